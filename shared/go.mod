@@ -1,0 +1,3 @@
+module github.com/rucflow/rucflow/shared
+
+go 1.26.8
