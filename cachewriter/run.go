@@ -1,0 +1,107 @@
+// Package cachewriter persists every answer that is stored as an event: a durable
+// consumer of RUC_EVENTS that writes to the store, in batches, with the time that
+// each answer has left.
+package cachewriter
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/store"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+// Store is where the answers go.
+type Store interface {
+	// Put keeps the entries that are newer than what is held; putting the same
+	// again is harmless.
+	Put(ctx context.Context, entries []store.Entry) error
+}
+
+// Deps are the live things that a cachewriter works with. Run owns none of them.
+type Deps struct {
+	NATS     *nats.Conn
+	Store    Store
+	Log      zerolog.Logger
+	Now      func() time.Time
+	Registry *prometheus.Registry
+	Ops      net.Listener // nil = no ops listener
+	Pprof    bool
+	// Provision creates missing streams and consumers; Update also changes those
+	// that exist. Source marks whose data the stream holds.
+	Provision, Update bool
+	Source            string
+}
+
+const provisionTimeout = 30 * time.Second
+
+// Run works until ctx ends. It returns nil exactly when it was told to stop.
+func Run(ctx context.Context, cfg Config, deps Deps) error {
+	js, err := jetstream.New(deps.NATS)
+	if err != nil {
+		return fmt.Errorf("cachewriter.Run: %w", err)
+	}
+	w, err := open(ctx, js, cfg, deps)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("cachewriter.Run: %w", err)
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	wg.Go(func() { w.clock.Follow(ctx, w.consumer) })
+	wg.Go(func() {
+		healthy := func() error { return nil }
+		err := service.ServeOps(ctx, deps.Ops, service.Ops{Registry: deps.Registry, Live: healthy, Ready: healthy, Pprof: deps.Pprof})
+		if err != nil {
+			stop(fmt.Errorf("cachewriter.Run: %w", err))
+		}
+	})
+	w.run(ctx)
+	wg.Wait()
+	if cause := context.Cause(ctx); cause != context.Canceled && cause != context.DeadlineExceeded {
+		return cause
+	}
+	_ = deps.NATS.FlushTimeout(time.Second) // without a server there is nobody to flush to
+	return nil
+}
+
+func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*writer, error) {
+	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
+	defer cancel()
+	if deps.Provision {
+		p := wire.Provisioner{JS: js, Update: deps.Update, Warn: func(what, field, want, found string) {
+			deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
+				Msg("a stream differs from this process's settings and was left as it is")
+		}}
+		if err := p.Events(ctx, cfg.EventsMaxAge, deps.Source); err != nil {
+			return nil, err
+		}
+		if err := p.Cachewriter(ctx); err != nil {
+			return nil, err
+		}
+	}
+	consumer, err := js.Consumer(ctx, wire.StreamEvents, wire.ConsumerCachewriter)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(deps.Registry)
+	if err != nil {
+		return nil, err
+	}
+	return &writer{
+		consumer: consumer, epoch: wire.Epoch(consumer.CachedInfo()), store: deps.Store,
+		policy: cfg.policy(), clock: wire.NewClock(deps.Now), metrics: m, log: deps.Log,
+	}, nil
+}

@@ -1,0 +1,266 @@
+// Package allinone runs every service of rucflow in one process: the same Run of
+// each, on an embedded NATS server and a store of this machine.
+package allinone
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/rucflow/rucflow/cachewriter"
+	"github.com/rucflow/rucflow/gateway"
+	"github.com/rucflow/rucflow/scraper"
+	"github.com/rucflow/rucflow/scraper/replica"
+	"github.com/rucflow/rucflow/shared/embedded"
+	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/store"
+)
+
+const (
+	dirPerm    = 0o700
+	filePerm   = 0o600
+	natsDir    = "nats"
+	tokenFile  = "nats-token"
+	lockFile   = "rucflow.lock"
+	tokenBytes = 24
+)
+
+// Addrs are the addresses that a running all-in-one listens on; "" where it does
+// not.
+type Addrs struct{ HTTP, Ops, NATS, Replica string }
+
+// Deps are the live things of the all-in-one.
+type Deps struct {
+	Log zerolog.Logger
+	Now func() time.Time
+	// Started is called once everything listens; nil is allowed.
+	Started func(Addrs)
+}
+
+// answerStore is what the services need of the cache.
+type answerStore interface {
+	gateway.Store
+	cachewriter.Store
+	Claim(ctx context.Context, source string) error
+	Close() error
+}
+
+// Run works until ctx ends and returns nil exactly then. It leaves no goroutine,
+// process or temporary file behind.
+func Run(ctx context.Context, cfg Config, deps Deps) (err error) {
+	if err := os.MkdirAll(cfg.DataDir, dirPerm); err != nil {
+		return fmt.Errorf("allinone.Run: DATA_DIR: %w", err)
+	}
+	unlock, err := lockDir(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	token, err := natsToken(cfg)
+	if err != nil {
+		return err
+	}
+
+	// Everything that listens does so before anything is started, so that a taken
+	// port is one clear error.
+	var ls listeners
+	defer ls.close()
+	web := ls.listen("HTTP_ADDR", cfg.HTTPAddr)
+	ops := ls.listen("OPS_ADDR", cfg.OpsAddr)
+	addrs := Addrs{HTTP: address(web), Ops: address(ops)}
+	parts := &parts{log: deps.Log}
+	if cfg.Replica {
+		site := ls.listen("-replica-addr", cfg.ReplicaAddr)
+		if ls.err == nil {
+			addrs.Replica = address(site)
+			cfg.Scraper.URL = "http://" + addrs.Replica + replica.FormPath
+			parts.add("replica", func(ctx context.Context) error {
+				return replica.Run(ctx, replica.Config{}, replica.Deps{Listener: site, Log: deps.Log.With().Str("service", "replica").Logger(), Now: deps.Now})
+			})
+		}
+	}
+	if ls.err != nil {
+		return ls.err
+	}
+	source := cfg.Scraper.Source()
+
+	server, err := embedded.Start(embedded.Config{StoreDir: filepath.Join(cfg.DataDir, natsDir), Addr: cfg.NATSAddr, Token: token})
+	if err != nil {
+		return err
+	}
+	defer server.Stop()
+	if cfg.NATSAddr != "" {
+		addrs.NATS = server.URL()
+	}
+	answers, err := openStore(ctx, cfg, source, deps, parts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, answers.Close()) }()
+
+	bus := service.NATSConfig{Token: token}
+	connect := func(role string) (*nats.Conn, zerolog.Logger, error) {
+		log := deps.Log.With().Str("service", role).Logger()
+		nc, err := bus.Connect(role, log, server.InProcess())
+		return nc, log, err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	writerConn, writerLog, err := connect("cachewriter")
+	if err != nil {
+		return err
+	}
+	defer writerConn.Close()
+	scraperConn, scraperLog, err := connect("scraper")
+	if err != nil {
+		return err
+	}
+	defer scraperConn.Close()
+	gatewayConn, gatewayLog, err := connect("gateway")
+	if err != nil {
+		return err
+	}
+	defer gatewayConn.Close()
+
+	// Stopped in the reverse order: the gateway stops taking requests first.
+	parts.add("cachewriter", func(ctx context.Context) error {
+		return cachewriter.Run(ctx, cfg.Cachewriter, cachewriter.Deps{
+			NATS: writerConn, Store: answers, Log: writerLog, Now: deps.Now, Registry: registry,
+			Provision: true, Update: true, Source: source,
+		})
+	})
+	parts.add("scraper", func(ctx context.Context) error {
+		return scraper.Run(ctx, cfg.Scraper, scraper.Deps{
+			NATS: scraperConn, Log: scraperLog, Now: deps.Now, Registry: registry,
+			Provision: true, Update: true, ShutdownTimeout: cfg.Service.ShutdownTimeout,
+		})
+	})
+	parts.add("gateway", func(ctx context.Context) error {
+		return gateway.Run(ctx, cfg.Gateway, gateway.Deps{
+			NATS: gatewayConn, Store: answers, HTTP: web, Ops: ops, Log: gatewayLog, Now: deps.Now,
+			Registry: registry, Pprof: cfg.Service.OpsPprof, ShutdownTimeout: cfg.Service.ShutdownTimeout,
+		})
+	})
+	deps.Log.Info().Str("http", addrs.HTTP).Str("nats", addrs.NATS).Str("ops", addrs.Ops).Str("cache", answers.Kind()).
+		Str("data", cfg.DataDir).Str("source", source).Msg("rucflow starts")
+	if deps.Started != nil {
+		deps.Started(addrs)
+	}
+	ls.release() // the parts close them from here on
+	return parts.run(ctx)
+}
+
+// openStore opens the cache that the settings choose and marks whose data it
+// holds.
+func openStore(ctx context.Context, cfg Config, source string, deps Deps, parts *parts) (answerStore, error) {
+	var answers answerStore
+	if cfg.UseFileCache {
+		files, err := store.NewFile(cfg.CacheDir, int64(cfg.CacheBytes), deps.Now)
+		if err != nil {
+			return nil, err
+		}
+		parts.add("sweeper", func(ctx context.Context) error {
+			files.Run(ctx, func(err error) { deps.Log.Warn().Err(err).Msg("the file cache could not be swept") })
+			return nil
+		})
+		answers = files
+	} else {
+		memory, err := store.NewMemory(int64(cfg.Gateway.MemoryBytes), deps.Now)
+		if err != nil {
+			return nil, err
+		}
+		deps.Log.Warn().Msg("answers are kept in memory only: not shared, lost on restart, not for production")
+		answers = memory
+	}
+	if err := answers.Claim(ctx, source); err != nil {
+		return nil, errors.Join(err, answers.Close())
+	}
+	return answers, nil
+}
+
+// lockDir makes this process the only one that uses the folder.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, filePerm)
+	if err != nil {
+		return nil, fmt.Errorf("allinone.lockDir: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close() // the lock's own error says more
+		return nil, fmt.Errorf("allinone.lockDir: another rucflow works with DATA_DIR %s: stop it or choose another folder", dir)
+	}
+	return func() { _ = f.Close() }, nil // closing releases it
+}
+
+// natsToken returns the token of the embedded server, which is made at the first
+// start and kept readable to its owner only.
+func natsToken(cfg Config) (string, error) {
+	if cfg.NATSToken != "" {
+		return cfg.NATSToken, nil
+	}
+	path := filepath.Join(cfg.DataDir, tokenFile)
+	b, err := os.ReadFile(path)
+	if token := strings.TrimSpace(string(b)); err == nil && token != "" {
+		return token, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("allinone.natsToken: %w", err)
+	}
+	raw := make([]byte, tokenBytes)
+	_, _ = rand.Read(raw) // never fails (crypto/rand)
+	token := hex.EncodeToString(raw)
+	if err := renameio.WriteFile(path, []byte(token+"\n"), filePerm); err != nil {
+		return "", fmt.Errorf("allinone.natsToken: %w", err)
+	}
+	return token, nil
+}
+
+// listeners opens several listeners and keeps the first error.
+type listeners struct {
+	open []net.Listener
+	err  error
+}
+
+// listen listens on addr; nil where it is empty or something failed.
+func (l *listeners) listen(setting, addr string) net.Listener {
+	if addr == "" || l.err != nil {
+		return nil
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		l.err = fmt.Errorf("allinone.Run: %s: %w", setting, err)
+		return nil
+	}
+	l.open = append(l.open, ln)
+	return ln
+}
+
+func (l *listeners) release() { l.open = nil }
+
+func (l *listeners) close() {
+	for _, ln := range l.open {
+		_ = ln.Close() // nothing was served yet
+	}
+}
+
+func address(ln net.Listener) string {
+	if ln == nil {
+		return ""
+	}
+	return ln.Addr().String()
+}

@@ -1,0 +1,256 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/nats-io/nuid"
+	"github.com/rs/zerolog"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+// The bounds of a request. No route takes a body yet, so little is enough.
+const (
+	maxBodyBytes    = 64 << 10
+	maxHeaderBytes  = 16 << 10
+	readTimeout     = 10 * time.Second
+	idleTimeout     = 2 * time.Minute
+	maxRequestIDLen = 128
+	// maxServerConns bounds open connections of one process.
+	maxServerConns = 64 << 10
+)
+
+const headerRequestID = "X-Request-Id"
+
+// cacheName names this cache in Cache-Status (RFC 9211).
+const cacheName = "rucflow"
+
+// web is the HTTP side of a gateway.
+type web struct {
+	lookups *lookups
+	health  func() health
+	ready   func() error
+	metrics *metrics
+	now     func() time.Time
+	log     zerolog.Logger
+}
+
+// app makes the Fiber application with every route.
+func (w *web) app(writeTimeout time.Duration) *fiber.App {
+	app := fiber.New(fiber.Config{
+		AppName:               "rucflow",
+		DisableStartupMessage: true,
+		ErrorHandler:          w.problem,
+		BodyLimit:             maxBodyBytes,
+		ReadBufferSize:        maxHeaderBytes,
+		ReadTimeout:           readTimeout,
+		WriteTimeout:          writeTimeout,
+		IdleTimeout:           idleTimeout,
+		Concurrency:           maxServerConns,
+		// A panic is an answer with code internal, so fasthttp's own error page
+		// never shows.
+	})
+	app.Use(w.guard)
+	app.Get("/obtener-ruc/:ruc", w.record)
+	app.Get("/v1/ruc/:ruc", w.record)
+	app.Get("/health", w.showHealth)
+	app.Get("/livez", func(c *fiber.Ctx) error { return c.SendString("ok\n") })
+	app.Get("/readyz", w.showReady)
+	return app
+}
+
+// guard turns a panic of a handler into an error, and sets the headers that every
+// response has.
+func (w *web) guard(c *fiber.Ctx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &ruc.Error{Code: ruc.Internal, Err: fmt.Errorf("panic: %v", p)}
+		}
+	}()
+	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
+	return c.Next()
+}
+
+// record answers GET /obtener-ruc/{ruc} and GET /v1/ruc/{ruc}.
+func (w *web) record(c *fiber.Ctx) error {
+	n, err := ruc.Parse(c.Params("ruc"))
+	if err != nil {
+		return err
+	}
+	start := w.now()
+	f, ok := w.lookups.memory(n)
+	if ok && f.found {
+		w.metrics.hit(w.now().Sub(start))
+	} else {
+		id := w.requestID(c)
+		if f, err = w.lookups.lookup(c.UserContext(), n); err != nil {
+			return &numbered{n, err}
+		}
+		w.log.Info().Str("ruc", n.Masked()).Str("layer", string(f.layer)).Bool("found", f.found).
+			Dur("took", w.now().Sub(start)).Str("req", id).Msg("lookup")
+	}
+	if c.Get(headerRequestID) != "" {
+		w.requestID(c)
+	}
+	return w.send(c, f)
+}
+
+// send writes an answer with its caching headers.
+func (w *web) send(c *fiber.Ctx, f found) error {
+	h := &c.Response().Header
+	h.Set(fiber.HeaderETag, f.etag)
+	h.Set(fiber.HeaderAge, strconv.FormatInt(int64(f.fresh.Age/time.Second), 10))
+	h.Set(fiber.HeaderCacheControl, "private, max-age="+strconv.FormatInt(int64(f.fresh.Lifetime/time.Second), 10))
+	h.Set(fiber.HeaderLastModified, f.modified)
+	h.Set("Cache-Status", cacheStatus(f))
+	if f.found && matches(c.Get(fiber.HeaderIfNoneMatch), f.etag) {
+		c.Status(http.StatusNotModified)
+		return nil
+	}
+	h.SetContentType(fiber.MIMEApplicationJSONCharsetUTF8)
+	if !f.found {
+		c.Status(http.StatusNotFound)
+		h.SetContentType(wire.ProblemType)
+	}
+	c.Response().SetBodyRaw(f.body)
+	return nil
+}
+
+// cacheStatus says in the words of RFC 9211 how the answer was come by.
+func cacheStatus(f found) string {
+	switch f.layer {
+	case layerVisit:
+		return cacheName + "; fwd=miss; stored"
+	case layerJoined:
+		return cacheName + "; fwd=miss; stored; collapsed"
+	default:
+		return cacheName + "; hit; ttl=" + strconv.FormatInt(int64(f.fresh.Left/time.Second), 10) + "; detail=" + string(f.layer)
+	}
+}
+
+// matches implements If-None-Match (RFC 9110, weak comparison).
+func matches(header, etag string) bool {
+	if header == "" {
+		return false
+	}
+	opaque := strings.TrimPrefix(etag, "W/")
+	for candidate := range strings.SplitSeq(header, ",") {
+		candidate = strings.TrimSpace(candidate)
+		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == opaque {
+			return true
+		}
+	}
+	return false
+}
+
+// requestID returns the request's id, the client's own where it sent a sane one,
+// and repeats it in the response.
+func (w *web) requestID(c *fiber.Ctx) string {
+	if id := c.GetRespHeader(headerRequestID); id != "" {
+		return id
+	}
+	id := strings.Clone(c.Get(headerRequestID)) // Fiber reuses the buffer behind it
+	if !saneID(id) {
+		id = nuid.Next()
+	}
+	c.Set(headerRequestID, id)
+	return id
+}
+
+func saneID(id string) bool {
+	if id == "" || len(id) > maxRequestIDLen {
+		return false
+	}
+	for i := range len(id) {
+		if id[i] <= ' ' || id[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// numbered is an error about a number that the path named correctly.
+type numbered struct {
+	ruc ruc.Number
+	err error
+}
+
+func (e *numbered) Error() string { return e.err.Error() }
+func (e *numbered) Unwrap() error { return e.err }
+
+// problem is the one place that turns an error into a response.
+func (w *web) problem(c *fiber.Ctx, err error) error {
+	var about *numbered
+	var n ruc.Number
+	if errors.As(err, &about) {
+		n = about.ruc
+	}
+	err, status := fiberError(err)
+	p := wire.NewProblem(n, err)
+	if status != 0 {
+		p.Status = status
+	}
+	p.RequestID = w.requestID(c)
+	if p.RetryAfter > 0 {
+		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(p.RetryAfter))
+	}
+	line := w.log.Info()
+	if p.Code == ruc.Internal {
+		line = w.log.Error()
+	}
+	line.Err(err).Str("code", string(p.Code)).Int("status", p.Status).Str("ruc", n.Masked()).
+		Str("req", p.RequestID).Msg("request refused or failed")
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	c.Status(p.Status)
+	c.Response().Header.SetContentType(wire.ProblemType)
+	c.Response().SetBodyRaw(p.Encode())
+	return nil
+}
+
+// fiberError gives the errors of the framework a code. status overrides the
+// code's own where one code stands for two statuses.
+func fiberError(err error) (coded error, status int) {
+	var fe *fiber.Error
+	var re *ruc.Error
+	if errors.As(err, &re) || !errors.As(err, &fe) {
+		return err, 0
+	}
+	switch fe.Code {
+	case http.StatusNotFound:
+		return &ruc.Error{Code: ruc.NoRoute}, 0
+	case http.StatusMethodNotAllowed:
+		return &ruc.Error{Code: ruc.Method}, 0
+	case http.StatusRequestEntityTooLarge:
+		return &ruc.Error{Code: ruc.TooLarge}, 0
+	case http.StatusRequestHeaderFieldsTooLarge, http.StatusRequestURITooLong:
+		return &ruc.Error{Code: ruc.TooLarge}, http.StatusRequestHeaderFieldsTooLarge
+	case http.StatusRequestTimeout:
+		return &ruc.Error{Code: ruc.Timeout, Detail: "La solicitud tardó demasiado en llegar."}, http.StatusRequestTimeout
+	case http.StatusUnsupportedMediaType:
+		return &ruc.Error{Code: ruc.MediaType}, 0
+	case http.StatusBadRequest:
+		return &ruc.Error{Code: ruc.BadBody, Detail: "La solicitud HTTP no se entiende.", Err: err}, 0
+	default:
+		return &ruc.Error{Code: ruc.Internal, Err: err}, 0
+	}
+}
+
+func (w *web) showHealth(c *fiber.Ctx) error {
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	return c.JSON(w.health())
+}
+
+func (w *web) showReady(c *fiber.Ctx) error {
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	if err := w.ready(); err != nil {
+		return c.Status(http.StatusServiceUnavailable).SendString(err.Error() + "\n")
+	}
+	return c.SendString("ok\n")
+}

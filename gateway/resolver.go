@@ -1,0 +1,236 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+const (
+	// askAgain is how often a waiting flight asks anew. A request inside a server
+	// that dies is lost without a word; asking again shares the visit under way.
+	askAgain = 5 * time.Second
+	// Nobody subscribes to ruc.resolve for a moment when the only scraper restarts.
+	noResponderPatience = 200 * time.Millisecond
+	noResponderPause    = 50 * time.Millisecond
+	// natsPatience is how long a lookup waits for a lost NATS connection.
+	natsPatience = 5 * time.Second
+	// callersPerPending bounds those who wait, beside MAX_PENDING numbers.
+	callersPerPending = 16
+	pendingRetryAfter = 2 * time.Second
+	unavailableRetry  = 10 * time.Second
+)
+
+var errOtherNumber = errors.New("gateway: the answer names another number")
+
+// resolver asks the scrapers. All lookups of one number in this process share one
+// flight, which ends on the reply or on the event, whichever comes first.
+type resolver struct {
+	nc      *nats.Conn
+	now     func() time.Time
+	timeout time.Duration // of a flight
+	max     int           // flights
+	log     zerolog.Logger
+	ctx     context.Context // of all flights
+
+	mu      sync.Mutex
+	flights map[ruc.Number]*flight
+	callers int
+	lost    time.Time // when the connection was lost; zero while it is there
+	wg      sync.WaitGroup
+}
+
+// flight is the shared wait for one number's answer.
+type flight struct {
+	ended  chan struct{}
+	cancel context.CancelFunc
+	again  chan struct{} // ask now: the connection is back
+	held   *held         // valid once ended is closed and err is nil
+	err    error
+}
+
+func newResolver(ctx context.Context, nc *nats.Conn, timeout time.Duration, maxPending int, now func() time.Time, log zerolog.Logger) *resolver {
+	return &resolver{nc: nc, now: now, timeout: timeout, max: maxPending, log: log, ctx: ctx, flights: map[ruc.Number]*flight{}}
+}
+
+// resolve waits for n's answer. joined says that another lookup had asked before.
+// Errors: ruc.Timeout, ruc.Overloaded, ruc.Unavailable, and what the scraper says.
+func (r *resolver) resolve(ctx context.Context, n ruc.Number) (h *held, joined bool, err error) {
+	for {
+		fl, joined, err := r.join(n)
+		if err != nil {
+			return nil, joined, err
+		}
+		select {
+		case <-fl.ended:
+		case <-ctx.Done():
+			r.part()
+			if r.ctx.Err() != nil {
+				return nil, joined, &ruc.Error{Code: ruc.Unavailable, Err: r.ctx.Err()}
+			}
+			return nil, joined, &ruc.Error{Code: ruc.Timeout, Err: ctx.Err()}
+		}
+		r.part()
+		if joined && ruc.CodeOf(fl.err) == ruc.Timeout && ctx.Err() == nil {
+			continue // the flight was older than this caller, who may still wait
+		}
+		return fl.held, joined, fl.err
+	}
+}
+
+func (r *resolver) part() {
+	r.mu.Lock()
+	r.callers--
+	r.mu.Unlock()
+}
+
+func (r *resolver) join(n ruc.Number) (fl *flight, joined bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.lost.IsZero() && r.now().Sub(r.lost) > natsPatience {
+		return nil, false, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: nats.ErrDisconnected}
+	}
+	if fl, joined = r.flights[n]; joined {
+		if r.callers >= callersPerPending*r.max {
+			return nil, false, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter}
+		}
+		r.callers++
+		return fl, true, nil
+	}
+	if len(r.flights) >= r.max || r.callers >= callersPerPending*r.max {
+		return nil, false, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter}
+	}
+	// The flight's context is not the first caller's: others may wait longer.
+	ctx, cancel := context.WithTimeout(r.ctx, r.timeout)
+	fl = &flight{ended: make(chan struct{}), cancel: cancel, again: make(chan struct{}, 1)}
+	r.flights[n] = fl
+	r.callers++
+	r.wg.Add(1)
+	go func() {
+		defer r.wg.Done()
+		defer cancel()
+		h, err := r.ask(ctx, n, fl)
+		r.end(n, fl, h, err)
+	}()
+	return fl, false, nil
+}
+
+// end gives a flight its outcome, once.
+func (r *resolver) end(n ruc.Number, fl *flight, h *held, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flights[n] != fl {
+		return // ended already
+	}
+	delete(r.flights, n)
+	fl.held, fl.err = h, err
+	close(fl.ended)
+	fl.cancel()
+}
+
+// answered ends the flight of n, if there is one, with an answer heard as event.
+func (r *resolver) answered(n ruc.Number, h *held) { r.endHeard(n, h, nil) }
+
+// failed ends the flight of n, if there is one, with a failure heard as event.
+func (r *resolver) failed(n ruc.Number, err error) { r.endHeard(n, nil, err) }
+
+func (r *resolver) endHeard(n ruc.Number, h *held, err error) {
+	r.mu.Lock()
+	fl := r.flights[n]
+	r.mu.Unlock()
+	if fl != nil {
+		r.end(n, fl, h, err)
+	}
+}
+
+// connection notes whether NATS is there; when it comes back every flight asks
+// again.
+func (r *resolver) connection(there bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !there {
+		if r.lost.IsZero() {
+			r.lost = r.now()
+		}
+		return
+	}
+	r.lost = time.Time{}
+	for _, fl := range r.flights {
+		select {
+		case fl.again <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait returns when every flight has ended; the caller has ended their context.
+func (r *resolver) wait() { r.wg.Wait() }
+
+// replyBuffer holds the replies of one flight; each asking brings one at most.
+const replyBuffer = 64
+
+// ask sends the request, again and again, until a reply comes or ctx ends.
+func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight) (*held, error) {
+	replies := make(chan *nats.Msg, replyBuffer)
+	inbox := r.nc.NewInbox()
+	sub, err := r.nc.ChanSubscribe(inbox, replies)
+	if err != nil {
+		return nil, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: err}
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
+	deadline, _ := ctx.Deadline()
+	var nobodySince time.Time
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if r.ctx.Err() != nil {
+				return nil, &ruc.Error{Code: ruc.Unavailable, Err: r.ctx.Err()}
+			}
+			return nil, &ruc.Error{Code: ruc.Timeout, Err: ctx.Err()}
+		case <-fl.again:
+			next.Reset(0)
+		case <-next.C:
+			next.Reset(askAgain)
+			m := nats.NewMsg(wire.SubjectResolve)
+			m.Reply = inbox
+			m.Data = n.AppendTo(nil)
+			wire.SetWait(m.Header, deadline.Sub(r.now()))
+			if err := r.nc.PublishMsg(m); err != nil {
+				return nil, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: err}
+			}
+		case m := <-replies:
+			if isNoResponders(m) {
+				if nobodySince.IsZero() {
+					nobodySince = r.now()
+				}
+				if r.now().Sub(nobodySince) >= noResponderPatience {
+					return nil, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: nats.ErrNoResponders}
+				}
+				next.Reset(noResponderPause)
+				continue
+			}
+			reply, err := wire.ReadReply(n, m)
+			if err != nil {
+				return nil, err
+			}
+			h, err := newHeld(reply.Body, reply.Prefix, reply.Seq)
+			if err != nil {
+				return nil, &ruc.Error{Code: ruc.Internal, Err: err}
+			}
+			return h, nil
+		}
+	}
+}
+
+func isNoResponders(m *nats.Msg) bool {
+	return len(m.Data) == 0 && m.Header.Get("Status") == "503"
+}

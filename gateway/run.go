@@ -1,0 +1,245 @@
+// Package gateway answers lookups: over HTTP, and over NATS on ruc.lookup. It
+// serves from memory or the store and asks the scrapers for the rest, one request
+// per number however many callers wait.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+// Store is the cache behind the gateway's memory.
+type Store interface {
+	Kind() string // redis, file, memory
+	Get(ctx context.Context, n ruc.Number) (value []byte, ok bool, err error)
+}
+
+// Deps are the live things that a gateway works with. Run closes the listeners
+// and owns nothing else.
+type Deps struct {
+	NATS            *nats.Conn
+	Store           Store
+	HTTP            net.Listener
+	Ops             net.Listener // nil = no ops listener
+	Log             zerolog.Logger
+	Now             func() time.Time
+	Registry        *prometheus.Registry
+	Pprof           bool
+	ShutdownTimeout time.Duration
+}
+
+const (
+	version = "1.0.0"
+	// writeMargin is what a response may take beyond REQUEST_TIMEOUT.
+	writeMargin = 10 * time.Second
+	// maxLookups bounds the requests on ruc.lookup being served at one time.
+	maxLookups = 4096
+)
+
+// Run serves until ctx ends, then lets the requests in hand end within
+// ShutdownTimeout. It returns nil exactly when it was told to stop.
+func Run(ctx context.Context, cfg Config, deps Deps) error {
+	m, err := newMetrics(deps.Registry)
+	if err != nil {
+		return fmt.Errorf("gateway.Run: %w", err)
+	}
+	memory, err := newL1(int64(cfg.MemoryBytes), cfg.L1TTL)
+	if err != nil {
+		return err
+	}
+	defer memory.close()
+
+	work, stopWork := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopWork(nil)
+	res := newResolver(work, deps.NATS, cfg.RequestTimeout, cfg.MaxPending, deps.Now, deps.Log)
+	look := &lookups{
+		l1: memory, store: deps.Store, resolve: res, policy: cfg.policy(), timeout: cfg.RequestTimeout,
+		now: deps.Now, metrics: m, log: deps.Log,
+	}
+	follow := &follower{l1: memory, resolve: res, log: deps.Log}
+	stopFollowing, err := follow.listen(deps.NATS)
+	if err != nil {
+		return err
+	}
+	defer stopFollowing()
+	people := &census{}
+	ready := func() error {
+		if !deps.NATS.IsConnected() {
+			return errors.New("NATS is not connected")
+		}
+		return nil
+	}
+	site := &web{
+		lookups: look, ready: ready, metrics: m, now: deps.Now, log: deps.Log,
+		health: func() health { return state(deps, people) },
+	}
+	app := site.app(cfg.RequestTimeout + writeMargin)
+	bus := &natsSide{lookups: look, ctx: work, log: deps.Log, slots: make(chan struct{}, maxLookups)}
+	svc, err := bus.serve(deps.NATS, follow.gap)
+	if err != nil {
+		return err
+	}
+
+	var wg sync.WaitGroup
+	fail := func(err error) {
+		if err != nil {
+			stopWork(err)
+		}
+	}
+	wg.Go(func() { fail(app.Listener(deps.HTTP)) })
+	wg.Go(func() { people.run(work, deps.NATS) })
+	wg.Go(func() { watch(work, deps.NATS, res, follow) })
+	wg.Go(func() {
+		fail(service.ServeOps(work, deps.Ops, service.Ops{
+			Registry: deps.Registry, Live: func() error { return nil }, Ready: ready, Pprof: deps.Pprof,
+		}))
+	})
+	deps.Log.Info().Str("http", deps.HTTP.Addr().String()).Str("cache", deps.Store.Kind()).Msg("gateway serves")
+
+	select {
+	case <-ctx.Done():
+	case <-work.Done():
+	}
+	cause := context.Cause(work)
+	if err := svc.Stop(); err != nil {
+		deps.Log.Warn().Err(err).Msg("the NATS service did not stop cleanly")
+	}
+	if err := app.ShutdownWithTimeout(deps.ShutdownTimeout); err != nil {
+		deps.Log.Warn().Err(err).Msg("requests in hand were cut off")
+	}
+	bus.drain(deps.ShutdownTimeout)
+	_ = deps.NATS.FlushTimeout(time.Second) // without a server there is nobody to flush to
+	stopWork(nil)
+	res.wait()
+	wg.Wait()
+	if ctx.Err() == nil {
+		return fmt.Errorf("gateway.Run: %w", cause)
+	}
+	return nil
+}
+
+func state(deps Deps, people *census) health {
+	h := health{
+		Status: "healthy", Redis: "not configured", NATS: "connected",
+		Scrapers: people.scrapers(), Cache: deps.Store.Kind(),
+	}
+	if !deps.NATS.IsConnected() {
+		h.NATS, h.Status = "disconnected", "degraded"
+	}
+	if h.Scrapers == 0 {
+		h.Status = "degraded"
+	}
+	return h
+}
+
+// watch tells the resolver and the L1 of losses of the connection, until ctx ends.
+func watch(ctx context.Context, nc *nats.Conn, res *resolver, f *follower) {
+	changes := nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	defer nc.RemoveStatusListener(changes)
+	res.connection(nc.IsConnected())
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case status, open := <-changes:
+			if !open {
+				return
+			}
+			if status == nats.CONNECTED {
+				f.gap()
+			}
+			res.connection(status == nats.CONNECTED)
+		}
+	}
+}
+
+// natsSide answers ruc.lookup.
+type natsSide struct {
+	lookups *lookups
+	ctx     context.Context
+	log     zerolog.Logger
+	slots   chan struct{}
+	wg      sync.WaitGroup
+}
+
+// serve registers the micro service. gap is called when messages were lost.
+func (s *natsSide) serve(nc *nats.Conn, gap func()) (micro.Service, error) {
+	svc, err := micro.AddService(nc, micro.Config{
+		Name:        wire.GatewayService,
+		Version:     version,
+		Description: "looks a RUC up: from the cache, else at SUNAT",
+		ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
+			s.log.Error().Err(err).Msg("NATS reported an error")
+			if errors.Is(err, nats.ErrSlowConsumer) {
+				gap()
+			}
+		},
+		Endpoint: &micro.EndpointConfig{
+			Subject: wire.SubjectLookup, QueueGroup: wire.GatewayQueue, Handler: micro.HandlerFunc(s.handle),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("gateway.serve: %w", err)
+	}
+	return svc, nil
+}
+
+// handle serves one request. micro calls it inside the subscription's callback,
+// so what may wait is handed over.
+func (s *natsSide) handle(req micro.Request) {
+	n, err := wire.ParseRequest(req.Data())
+	if err != nil {
+		s.refuse(req, n, err)
+		return
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		s.refuse(req, n, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter})
+		return
+	}
+	s.wg.Go(func() {
+		defer func() { <-s.slots }()
+		ctx, cancel := context.WithTimeout(s.ctx, wire.Wait(req.Headers().Get))
+		defer cancel()
+		f, err := s.lookups.lookup(ctx, n)
+		if err != nil {
+			s.refuse(req, n, err)
+			return
+		}
+		if err := wire.RespondAnswer(req, f.answer, f.found, f.seq); err != nil {
+			s.log.Error().Err(err).Str("ruc", n.Masked()).Msg("a reply could not be sent")
+		}
+	})
+}
+
+func (s *natsSide) refuse(req micro.Request, n ruc.Number, err error) {
+	if err := wire.NewProblem(n, err).Respond(req); err != nil {
+		s.log.Error().Err(err).Str("ruc", n.Masked()).Msg("a reply could not be sent")
+	}
+}
+
+// drain waits until every request in hand has its reply, at most d.
+func (s *natsSide) drain(d time.Duration) {
+	idle := make(chan struct{})
+	go func() { s.wg.Wait(); close(idle) }()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,65 @@
+package scraper
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+)
+
+// Config is what a scraper is told by its environment.
+type Config struct {
+	URL            string        `env:"SUNAT_URL" envDefault:"https://e-consultaruc.sunat.gob.pe/cl-ti-itmrconsruc/FrameCriterioBusquedaWeb.jsp" help:"address of SUNAT's search form"`
+	Engine         string        `env:"SUNAT_ENGINE" envDefault:"chrome" help:"how pages are got: chrome"`
+	Slots          int           `env:"SUNAT_SLOTS" envDefault:"2" help:"warm tabs of this process"`
+	MaxConcurrent  int           `env:"SUNAT_MAX_CONCURRENT" envDefault:"1" help:"visits at one time in the whole fleet"`
+	Pace           time.Duration `env:"SUNAT_PACE" envDefault:"1.1s" help:"time between two queries of the whole fleet; 0 = off"`
+	Attempts       int           `env:"SUNAT_ATTEMPTS" envDefault:"3" help:"tries of one visit, and deliveries of one job"`
+	AttemptTimeout time.Duration `env:"SUNAT_ATTEMPT_TIMEOUT" envDefault:"15s" help:"how long one try may take"`
+	Queue          int           `env:"SUNAT_QUEUE" envDefault:"64" help:"visits waiting in the whole fleet; one more is refused"`
+	UserAgent      string        `env:"SUNAT_USER_AGENT" help:"user agent sent to SUNAT; Chromium's own by default"`
+	ChromePath     string        `env:"CHROME_PATH" help:"Chromium's executable; searched by default"`
+	ChromeSandbox  string        `env:"CHROME_SANDBOX" envDefault:"auto" help:"on, off or auto (off only as root)"`
+	ChromeFlags    []string      `env:"CHROME_FLAGS" envSeparator:" " help:"further flags for Chromium, separated by blanks"`
+	EventsMaxAge   time.Duration `env:"EVENTS_MAX_AGE" envDefault:"1080h" help:"how long events are kept in the stream"`
+}
+
+// maxSlots bounds the tabs of one process: each costs 30–40 MB.
+const maxSlots = 64
+
+// Check validates the settings; the error names the variable.
+func (c Config) Check() error {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return fmt.Errorf("SUNAT_URL: %q is not an http(s) address", c.URL)
+	}
+	switch {
+	case c.Engine != ruc.MotorChrome:
+		return fmt.Errorf("SUNAT_ENGINE: %q is not an engine; there is: %s", c.Engine, ruc.MotorChrome)
+	case c.Slots < 1 || c.Slots > maxSlots:
+		return fmt.Errorf("SUNAT_SLOTS: %d is not between 1 and %d", c.Slots, maxSlots)
+	case c.MaxConcurrent < 1:
+		return errors.New("SUNAT_MAX_CONCURRENT: at least 1")
+	case c.Attempts < 1:
+		return errors.New("SUNAT_ATTEMPTS: at least 1")
+	case c.AttemptTimeout <= 0:
+		return errors.New("SUNAT_ATTEMPT_TIMEOUT: more than 0")
+	case c.Queue < 1:
+		return errors.New("SUNAT_QUEUE: at least 1")
+	case c.EventsMaxAge <= 0:
+		return errors.New("EVENTS_MAX_AGE: more than 0")
+	}
+	return nil
+}
+
+// Source names whose data this scraper brings; see ruc.SourceOf. The URL must
+// have passed Check.
+func (c Config) Source() string {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return ruc.FuenteReplica
+	}
+	return ruc.SourceOf(u.Hostname())
+}

@@ -1,0 +1,259 @@
+// Package scraper asks SUNAT. Its front answers ruc.resolve, its slots take jobs
+// from the work queue, visit the page through a headless Chromium, and store what
+// they learn as events. Any number of scrapers form one fleet: one job per number,
+// one limit, one pace.
+package scraper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/rucflow/rucflow/scraper/browser"
+	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+// Deps are the live things that a scraper works with. Run owns none of them.
+type Deps struct {
+	NATS     *nats.Conn
+	Log      zerolog.Logger
+	Now      func() time.Time
+	Registry *prometheus.Registry
+	Ops      net.Listener // nil = no ops listener
+	Pprof    bool
+	// Provision creates missing streams and consumers; Update also changes those
+	// that exist, which only the sole owner of a server may do.
+	Provision, Update bool
+	ShutdownTimeout   time.Duration
+
+	engine engine // for tests; nil = Chromium as Config says
+}
+
+const (
+	provisionTimeout = 30 * time.Second
+	// downGrace is how long no tab may be warm before the front withdraws, so that
+	// other scrapers get the requests.
+	downGrace = 2 * time.Second
+	downCheck = 250 * time.Millisecond
+	version   = "1.0.0"
+)
+
+// Run works until ctx ends, then finishes what it has in hand within
+// ShutdownTimeout. It returns nil exactly when it was told to stop, and leaves no
+// goroutine, process or file behind.
+func Run(ctx context.Context, cfg Config, deps Deps) error {
+	js, err := jetstream.New(deps.NATS)
+	if err != nil {
+		return fmt.Errorf("scraper.Run: %w", err)
+	}
+	if err := provision(ctx, js, cfg, deps); err != nil {
+		return stopped(ctx, err)
+	}
+	consumer, err := js.Consumer(ctx, wire.StreamVisits, wire.ConsumerSlots)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	if limit := consumer.CachedInfo().Config.MaxAckPending; limit != cfg.MaxConcurrent {
+		deps.Log.Warn().Int("own", cfg.MaxConcurrent).Int("fleet", limit).Msg("the fleet's limit differs from SUNAT_MAX_CONCURRENT and counts")
+	}
+	turns, err := openTurns(ctx, js, cfg.Pace, deps.Now, deps.Log)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	m, err := newMetrics(deps.Registry)
+	if err != nil {
+		return fmt.Errorf("scraper.Run: %w", err)
+	}
+	eng := deps.engine
+	if eng == nil {
+		if eng, err = newBrowser(cfg, deps); err != nil {
+			return fmt.Errorf("scraper.Run: %w", err)
+		}
+	}
+
+	// Three lives that end one after the other: taking work, doing it, the rest.
+	rest, stopRest := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopRest(nil)
+	work, stopWork := context.WithCancel(rest)
+	defer stopWork()
+	pulling, stopPulling := context.WithCancel(work)
+	defer stopPulling()
+
+	clock := wire.NewClock(deps.Now)
+	fr := newFront(work, deps.NATS, js, clock, deps.Now, deps.Log)
+	stopListening, err := fr.listen()
+	if err != nil {
+		return err
+	}
+	defer stopListening()
+	sl := &slots{
+		cfg: cfg, nc: deps.NATS, js: js, consumer: consumer, engine: eng, turns: turns,
+		clock: clock, now: deps.Now, source: cfg.Source(), metrics: m, log: deps.Log,
+	}
+
+	var wg sync.WaitGroup
+	fail := func(err error) {
+		if err != nil {
+			stopRest(err)
+		}
+	}
+	engineDone := make(chan struct{})
+	wg.Go(func() { defer close(engineDone); fail(eng.Run(rest)) })
+	wg.Go(func() { clock.Follow(rest, consumer) })
+	wg.Go(func() {
+		onReconnect(rest, deps.NATS, func() {
+			turns.reconnected()
+			fr.wakeAll()
+		})
+	})
+	wg.Go(func() {
+		ready := func() error {
+			if eng.Down(downGrace) {
+				return errors.New("no tab is ready")
+			}
+			return nil
+		}
+		fail(service.ServeOps(rest, deps.Ops, service.Ops{
+			Registry: deps.Registry, Live: func() error { return nil }, Ready: ready, Pprof: deps.Pprof,
+		}))
+	})
+	slotsDone := make(chan struct{})
+	wg.Go(func() { defer close(slotsDone); sl.run(pulling, work) })
+	// The front answers while a tab is warm, and until ctx ends.
+	answering, stopAnswering := context.WithCancel(rest)
+	defer stopAnswering()
+	context.AfterFunc(ctx, stopAnswering)
+	wg.Go(func() { fail(answer(answering, deps, fr, eng)) })
+
+	select {
+	case <-ctx.Done():
+	case <-rest.Done():
+	}
+	grace, cancel := context.WithTimeout(rest, deps.ShutdownTimeout)
+	defer cancel()
+	fr.drain(grace) // callers inside get their reply while the slots still work
+	stopPulling()
+	select {
+	case <-slotsDone:
+	case <-grace.Done():
+	}
+	stopWork()
+	<-slotsDone
+	flush(deps.NATS)
+	cause := context.Cause(rest)
+	stopRest(nil)
+	wg.Wait()
+	if ctx.Err() == nil {
+		return fmt.Errorf("scraper.Run: %w", cause)
+	}
+	return nil
+}
+
+// stopped turns an error that came of being told to stop into nil.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("scraper.Run: %w", err)
+}
+
+const flushTimeout = time.Second
+
+func flush(nc *nats.Conn) {
+	_ = nc.FlushTimeout(flushTimeout) // without a server there is nobody to flush to
+}
+
+func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) error {
+	if !deps.Provision {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
+	defer cancel()
+	p := wire.Provisioner{JS: js, Update: deps.Update, Warn: func(what, field, want, found string) {
+		deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
+			Msg("a stream differs from this process's settings and was left as it is")
+	}}
+	if err := p.Events(ctx, cfg.EventsMaxAge, cfg.Source()); err != nil {
+		return err
+	}
+	return p.Visits(ctx, cfg.Queue, cfg.MaxConcurrent, cfg.Pace)
+}
+
+func newBrowser(cfg Config, deps Deps) (engine, error) {
+	return browser.New(browser.Config{
+		URL:            cfg.URL,
+		Slots:          cfg.Slots,
+		AttemptTimeout: cfg.AttemptTimeout,
+		ChromePath:     cfg.ChromePath,
+		Sandbox:        cfg.ChromeSandbox,
+		Flags:          cfg.ChromeFlags,
+		UserAgent:      cfg.UserAgent,
+	}, browser.Deps{Log: deps.Log, Now: deps.Now})
+}
+
+// onReconnect calls f whenever the connection has come back, until ctx ends.
+func onReconnect(ctx context.Context, nc *nats.Conn, f func()) {
+	back := nc.StatusChanged(nats.CONNECTED)
+	defer nc.RemoveStatusListener(back)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case _, open := <-back:
+			if !open {
+				return
+			}
+			f()
+		}
+	}
+}
+
+// answer registers the front as a micro service, withdraws it while no tab has
+// been warm for downGrace, and takes it back when ctx ends.
+func answer(ctx context.Context, deps Deps, fr *front, eng engine) error {
+	check := time.NewTicker(downCheck)
+	defer check.Stop()
+	for ctx.Err() == nil {
+		svc, err := micro.AddService(deps.NATS, micro.Config{
+			Name:        wire.ScraperService,
+			Version:     version,
+			Description: "asks SUNAT for a RUC: a visit, or a share in one under way",
+			ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
+				deps.Log.Error().Err(err).Msg("NATS reported an error")
+			},
+			Endpoint: &micro.EndpointConfig{
+				Subject: wire.SubjectResolve, QueueGroup: wire.ScraperQueue, Handler: micro.HandlerFunc(fr.handle),
+			},
+		})
+		if err != nil {
+			return fmt.Errorf("scraper.answer: %w", err)
+		}
+		for ctx.Err() == nil && !eng.Down(downGrace) {
+			select {
+			case <-ctx.Done():
+			case <-check.C:
+			}
+		}
+		if err := svc.Stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+			return fmt.Errorf("scraper.answer: %w", err)
+		}
+		if ctx.Err() == nil {
+			deps.Log.Warn().Msg("no tab is ready; requests are left to other scrapers")
+			if eng.WaitReady(ctx) != nil {
+				return nil
+			}
+			deps.Log.Info().Msg("a tab is ready again; requests are taken")
+		}
+	}
+	return nil
+}

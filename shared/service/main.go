@@ -1,0 +1,132 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/rs/zerolog"
+)
+
+// Config is what every process has: its log, its ops listener, its end.
+type Config struct {
+	LogLevel        string        `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	LogFormat       string        `env:"LOG_FORMAT" help:"json or console; console by default on a terminal"`
+	OpsPprof        bool          `env:"OPS_PPROF" envDefault:"false" help:"serve /debug/pprof on OPS_ADDR"`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"15s" help:"how long an orderly stop may take"`
+}
+
+// Frame is what Main hands to a program beside its settings.
+type Frame struct {
+	Name string
+	Log  zerolog.Logger
+	Now  func() time.Time
+}
+
+// Program is one binary.
+type Program[C any] struct {
+	Name    string
+	Summary string              // one line for -help
+	Frame   func(cfg *C) Config // where the frame's settings are
+	Check   func(cfg *C) error  // further validation, may be nil
+	Flags   func(fs *flag.FlagSet)
+	Run     func(ctx context.Context, cfg C, f Frame) error // returns nil when told to stop
+}
+
+// Main runs a program to its end and exits: 0 after an orderly stop, 1 after a
+// failure, 2 for bad settings. The first SIGINT or SIGTERM stops it orderly, a
+// second one at once.
+func Main[C any](p Program[C]) {
+	os.Exit(p.main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
+	var cfg C
+	fs := flag.NewFlagSet(p.Name, flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.Usage = func() { p.usage(fs, stderr, &cfg) }
+	check := fs.Bool("check-config", false, "check the settings, print the effective ones and exit")
+	if p.Flags != nil {
+		p.Flags(fs)
+	}
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	if fs.NArg() > 0 {
+		fmt.Fprintf(stderr, "%s: unexpected argument %q; see -help\n", p.Name, fs.Arg(0))
+		return 2
+	}
+	err := Load(&cfg, environ)
+	if err == nil && p.Check != nil {
+		err = p.Check(&cfg)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+		return 2
+	}
+	frame := p.Frame(&cfg)
+	log, err := frame.logger(stderr)
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+		return 2
+	}
+	if *check {
+		if err := Print(stdout, &cfg); err != nil {
+			return 1
+		}
+		return 0
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// Once told to stop, the default action of a further signal is back.
+	context.AfterFunc(ctx, stop)
+	if err := p.Run(ctx, cfg, Frame{Name: p.Name, Log: log, Now: time.Now}); err != nil {
+		log.Error().Err(err).Msg("stopped by a failure")
+		return 1
+	}
+	log.Info().Msg("stopped")
+	return 0
+}
+
+func (p Program[C]) usage(fs *flag.FlagSet, w io.Writer, cfg *C) {
+	fmt.Fprintf(w, "%s: %s\n\nFlags:\n", p.Name, p.Summary)
+	fs.PrintDefaults()
+	fmt.Fprintf(w, "\nSettings (environment variable, default, meaning; a duration may be a bare number of seconds):\n")
+	if err := Help(w, cfg); err != nil {
+		fmt.Fprintln(w, err)
+	}
+}
+
+// logger makes the process's log on w.
+func (c Config) logger(w io.Writer) (zerolog.Logger, error) {
+	level, err := zerolog.ParseLevel(c.LogLevel)
+	if err != nil {
+		return zerolog.Nop(), fmt.Errorf("LOG_LEVEL: %q is not a level", c.LogLevel)
+	}
+	format := c.LogFormat
+	if format == "" {
+		format = "json"
+		if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+			format = "console"
+		}
+	}
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
+	switch format {
+	case "json":
+	case "console":
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+	default:
+		return zerolog.Nop(), fmt.Errorf("LOG_FORMAT: %q is neither json nor console", c.LogFormat)
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger(), nil
+}

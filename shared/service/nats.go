@@ -1,0 +1,91 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+)
+
+// NATSConfig says where NATS is and who we are there.
+type NATSConfig struct {
+	URL       string `env:"NATS_URL" envDefault:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas"`
+	Creds     string `env:"NATS_CREDS" help:"path of a credentials file"`
+	NKey      string `env:"NATS_NKEY" help:"path of a file with an nkey seed"`
+	User      string `env:"NATS_USER" help:"user name"`
+	Password  string `env:"NATS_PASSWORD" secret:"true" help:"password"`
+	Token     string `env:"NATS_TOKEN" secret:"true" help:"token"`
+	CA        string `env:"NATS_CA" help:"path of the certificate authority"`
+	Cert      string `env:"NATS_CERT" help:"path of the client certificate"`
+	Key       string `env:"NATS_KEY" help:"path of the client certificate's key"`
+	Provision bool   `env:"NATS_PROVISION" envDefault:"true" help:"create missing streams and consumers at start"`
+}
+
+const (
+	reconnectWait   = 100 * time.Millisecond
+	reconnectJitter = 50 * time.Millisecond
+	pingInterval    = 5 * time.Second // a dead peer is found within two of them
+	maxPingsOut     = 2
+)
+
+// Connect connects as role, which names the connection and its inbox (so that no
+// role can read another's replies). It does not fail when no server answers yet:
+// it goes on trying, as it does after every loss, for ever. extra options serve
+// an embedded server.
+func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Option) (*nats.Conn, error) {
+	opts := []nats.Option{
+		nats.Name("rucflow-" + role),
+		nats.CustomInboxPrefix("_INBOX." + role),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.RetryOnFailedConnect(true),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPingsOut),
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() {
+				log.Warn().Err(err).Msg("the NATS connection was lost")
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { log.Info().Msg("the NATS connection is back") }),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			e := log.Error().Err(err)
+			if s != nil {
+				e = e.Str("subject", s.Subject)
+			}
+			e.Msg("NATS reported an error")
+		}),
+	}
+	if c.Creds != "" {
+		opts = append(opts, nats.UserCredentials(c.Creds))
+	}
+	if c.NKey != "" {
+		o, err := nats.NkeyOptionFromSeed(c.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("service.Connect: NATS_NKEY: %w", err)
+		}
+		opts = append(opts, o)
+	}
+	if c.User != "" {
+		opts = append(opts, nats.UserInfo(c.User, c.Password))
+	}
+	if c.Token != "" {
+		opts = append(opts, nats.Token(c.Token))
+	}
+	if c.CA != "" {
+		opts = append(opts, nats.RootCAs(c.CA))
+	}
+	if (c.Cert == "") != (c.Key == "") {
+		return nil, errors.New("service.Connect: NATS_CERT and NATS_KEY go together")
+	}
+	if c.Cert != "" {
+		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
+	}
+	nc, err := nats.Connect(c.URL, append(opts, extra...)...)
+	if err != nil {
+		return nil, fmt.Errorf("service.Connect: %w", err)
+	}
+	return nc, nil
+}

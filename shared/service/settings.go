@@ -1,0 +1,197 @@
+package service
+
+import (
+	"encoding"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Bytes is a size. Its text form is a whole number with an optional unit: B, KiB,
+// MiB, GiB.
+type Bytes int64
+
+var byteUnits = []struct {
+	suffix string
+	factor Bytes
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	s, factor := strings.TrimSpace(string(text)), Bytes(1)
+	for _, u := range byteUnits {
+		if rest, ok := strings.CutSuffix(s, u.suffix); ok {
+			s, factor = strings.TrimSpace(rest), u.factor
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > int64(1<<62/factor) {
+		return fmt.Errorf("%q is not a size such as 64MiB", text)
+	}
+	*b = Bytes(n) * factor
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler, with the largest unit that
+// loses nothing.
+func (b Bytes) MarshalText() ([]byte, error) {
+	for _, u := range byteUnits {
+		if b >= u.factor && b%u.factor == 0 {
+			return fmt.Appendf(nil, "%d%s", b/u.factor, u.suffix), nil
+		}
+	}
+	return fmt.Appendf(nil, "%dB", int64(b)), nil
+}
+
+// ParseDuration reads a duration such as 1.1s or 168h, or a bare number of
+// seconds. Negative ones are refused; 0 switches off what it bounds.
+func ParseDuration(s string) (time.Duration, error) {
+	s = strings.TrimSpace(s)
+	d, err := time.ParseDuration(s)
+	if seconds, numErr := strconv.ParseFloat(s, 64); numErr == nil {
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a duration such as 1.1s, 168h or 45 (seconds)", s)
+	}
+	return d, nil
+}
+
+// The struct tags of a setting. A struct of settings has one field per variable:
+//
+//	Pace time.Duration `env:"SUNAT_PACE" envDefault:"1.1s" help:"time between two queries"`
+//
+// A field tagged secret:"true" is masked when printed and may be given as a file
+// by NAME_FILE. An empty value counts as absent, but for fields tagged
+// empty:"keep", where it means "none".
+const (
+	tagName    = "env"
+	tagDefault = "envDefault"
+	tagHelp    = "help"
+	tagSecret  = "secret"
+	tagEmpty   = "empty"
+)
+
+// fileSuffix names the variable that holds the path of a secret.
+const fileSuffix = "_FILE"
+
+// Load fills cfg, a pointer to a struct of settings, from environ (as os.Environ
+// returns it). The error names the variable.
+func Load(cfg any, environ []string) error {
+	vars, emptied := map[string]string{}, map[string]bool{}
+	for _, kv := range environ {
+		name, value, ok := strings.Cut(kv, "=")
+		if ok && value != "" {
+			vars[name] = value
+		}
+		emptied[name] = ok && value == ""
+	}
+	for _, f := range fields(reflect.ValueOf(cfg)) {
+		path, given := vars[f.name+fileSuffix]
+		if !f.secret || !given {
+			continue
+		}
+		if vars[f.name] != "" {
+			return fmt.Errorf("service.Load: %s and %s%s are both set: set one", f.name, f.name, fileSuffix)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("service.Load: %s%s: %w", f.name, fileSuffix, err)
+		}
+		vars[f.name] = strings.TrimSpace(string(b))
+	}
+	err := env.ParseWithOptions(cfg, env.Options{
+		Environment: vars,
+		FuncMap: map[reflect.Type]env.ParserFunc{
+			reflect.TypeFor[time.Duration](): func(s string) (any, error) { return ParseDuration(s) },
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("service.Load: %w", err)
+	}
+	for _, f := range fields(reflect.ValueOf(cfg)) {
+		if f.keepEmpty && emptied[f.name] {
+			f.value.SetZero()
+		}
+	}
+	return nil
+}
+
+// field is one setting of a struct.
+type field struct {
+	name, def, help string
+	secret          bool
+	keepEmpty       bool
+	value           reflect.Value
+}
+
+// fields lists the settings of a struct, embedded ones included, each name once.
+func fields(v reflect.Value) []field {
+	var all []field
+	var walk func(reflect.Value)
+	walk = func(v reflect.Value) {
+		for v.Kind() == reflect.Pointer {
+			v = v.Elem()
+		}
+		for i := range v.NumField() {
+			sf := v.Type().Field(i)
+			name, _, _ := strings.Cut(sf.Tag.Get(tagName), ",")
+			switch {
+			case name == "" && sf.Type.Kind() == reflect.Struct:
+				walk(v.Field(i))
+			case name != "" && !slices.ContainsFunc(all, func(f field) bool { return f.name == name }):
+				all = append(all, field{
+					name: name, def: sf.Tag.Get(tagDefault), help: sf.Tag.Get(tagHelp),
+					secret: sf.Tag.Get(tagSecret) == "true", keepEmpty: sf.Tag.Get(tagEmpty) == "keep", value: v.Field(i),
+				})
+			}
+		}
+	}
+	walk(v)
+	return all
+}
+
+// Help writes one line per setting: name, default, meaning.
+func Help(w io.Writer, cfg any) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range fields(reflect.ValueOf(cfg)) {
+		name := f.name
+		if f.secret {
+			name += " (or " + f.name + fileSuffix + ")"
+		}
+		if _, err := fmt.Fprintf(tw, "  %s\t%s\t%s\n", name, f.def, f.help); err != nil {
+			return err
+		}
+	}
+	return tw.Flush()
+}
+
+// Print writes the effective settings as NAME=value lines, secrets masked.
+func Print(w io.Writer, cfg any) error {
+	for _, f := range fields(reflect.ValueOf(cfg)) {
+		value := fmt.Sprint(f.value.Interface())
+		if m, ok := f.value.Interface().(encoding.TextMarshaler); ok {
+			b, err := m.MarshalText()
+			if err != nil {
+				return err
+			}
+			value = string(b)
+		}
+		if f.secret && value != "" {
+			value = "********"
+		}
+		if _, err := fmt.Fprintf(w, "%s=%s\n", f.name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package wire
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// clockInterval is how often a Clock asks the server for its time.
+const clockInterval = 30 * time.Second
+
+// Clock tells the NATS server's time. Ages of stored things are measured against
+// it: a machine whose own clock was five seconds off took every job for expired.
+// It is safe for concurrent use.
+type Clock struct {
+	now    func() time.Time
+	offset atomic.Int64 // server − local, nanoseconds
+}
+
+// NewClock returns a clock that equals now until it has heard the server.
+func NewClock(now func() time.Time) *Clock { return &Clock{now: now} }
+
+// Now returns the server's time as far as it is known.
+func (c *Clock) Now() time.Time { return c.now().Add(time.Duration(c.offset.Load())) }
+
+// Follow learns the server's time from the consumer's information until ctx ends.
+// A failed question leaves the offset as it is.
+func (c *Clock) Follow(ctx context.Context, consumer jetstream.Consumer) {
+	tick := time.NewTicker(clockInterval)
+	defer tick.Stop()
+	for {
+		c.learn(ctx, consumer)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Clock) learn(ctx context.Context, consumer jetstream.Consumer) {
+	asked := c.now()
+	info, err := consumer.Info(ctx)
+	if err != nil || info.TimeStamp.IsZero() {
+		return
+	}
+	// The server took its time somewhere between question and answer.
+	middle := asked.Add(c.now().Sub(asked) / 2)
+	c.offset.Store(int64(info.TimeStamp.Sub(middle)))
+}

@@ -1,0 +1,50 @@
+// Package wire is what rucflow's services say to each other: subjects, headers,
+// streams, the encoding of answers and problems. Whoever speaks to rucflow over
+// NATS in another language needs nothing but this page.
+//
+// # Asking
+//
+// ruc.lookup and ruc.resolve are requests. The payload is the number, bare or as
+// {"ruc":"20131312955"}; the reply is the record as JSON. ruc.lookup is answered
+// by a gateway, from its cache where it can; ruc.resolve by a scraper, with a
+// visit to SUNAT or a share in one that is under way. Ruc-Wait says how many
+// milliseconds the asker will wait (default 30 000): a duration and not a time of
+// day, because clocks differ between machines.
+//
+// An error reply carries Nats-Service-Error-Code (the HTTP status),
+// Nats-Service-Error (one of ruc.Codes) and a problem document as body, the same
+// one that HTTP clients get. A number that SUNAT does not know is such a reply
+// with code not-found; its document holds obtenidoEn and huella, since it is an
+// answer and not a failure.
+//
+// # One visit
+//
+// The scraper that hears ruc.resolve (the front) puts the job ruc.visit.<ruc>
+// on the work queue RUC_VISITS. The stream holds one message per subject, so the
+// fleet has one job per number, waiting or in flight. The put says
+// Nats-Expected-Last-Subject-Sequence: 0; the refusal 10071 means that the job is
+// there already (its sequence ends the text), 10077 that the queue is full.
+//
+// A free tab of any scraper (the slot) pulls the job, waits for its turn
+// (RUC_TURN holds one message, given back with a delay: the pace of the whole
+// fleet), visits, stores the event ruc.resolved.<ruc> or ruc.failed.<ruc> in
+// RUC_EVENTS and only then acknowledges the job. The stream republishes what it
+// stored as ruc.resolved and ruc.failed, and that is what fronts wait for.
+//
+// The invariant: a job leaves the queue only after an event newer than its
+// Ruc-After is stored, or with a ruc.dropped. The slot's "skip" and the front's
+// "accept" are the same comparison of stream sequences.
+//
+// A front looks at the newest stored event before it puts the job, after it put
+// it, every two seconds, on ruc.dropped and on every reconnect. Each look closes
+// a window that the others leave open: the event may be stored between the first
+// look and the put, and core messages may be lost with a server.
+//
+// # Events
+//
+// Events are CloudEvents 1.0 in NATS binary mode: attributes in ce- headers, body
+// the plain record. ce-id equals Nats-Msg-Id, <ruc>-<job sequence>-<job time>, so
+// a second visit of one job stores nothing. Ruc-Job names the job's sequence.
+// Everybody who may publish ruc.resolved.* writes the cache, so every consumer
+// checks an event before use (ParseEvent).
+package wire

@@ -1,0 +1,328 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The streams and the durable consumers on them.
+const (
+	StreamEvents = "RUC_EVENTS" // every stored answer and failure: the system of record
+	StreamVisits = "RUC_VISITS" // the work queue of visits
+	StreamTurn   = "RUC_TURN"   // one message: the right to send the next POST
+
+	ConsumerSlots       = "slots"       // on RUC_VISITS, shared by every slot of the fleet
+	ConsumerTurn        = "turn"        // on RUC_TURN
+	ConsumerCachewriter = "cachewriter" // on RUC_EVENTS
+)
+
+// The timing of a job in flight. Takeover after a dead slot takes what is left
+// of SlotAckWait; a shorter one ends before a restarted server lets InProgress
+// through, because it stores pending times rounded to seconds.
+const (
+	SlotAckWait   = 10 * time.Second
+	SlotHeartbeat = 3 * time.Second // how often a slot says InProgress
+)
+
+const (
+	duplicatesWindow = 10 * time.Minute
+	visitsMaxAge     = time.Hour // a broom for forgotten jobs, never a limit on waiting
+	minTurnAckWait   = time.Second
+	eventsMaxBytes   = 8 << 30
+
+	writerAckWait       = 30 * time.Second
+	writerMaxAckPending = 1000
+
+	metaSource = "rucflow.fuente"
+	metaPace   = "rucflow.pace-ms"
+	metaEpoch  = "rucflow.epoch"
+)
+
+// The API errors of JetStream that the protocol reads.
+const (
+	codeQueueFull   jetstream.ErrorCode = 10077 // maximum messages exceeded
+	codeWrongLast   jetstream.ErrorCode = 10071 // wrong last sequence: N
+	codeNameInUse   jetstream.ErrorCode = 10058
+	codeStreamLimit jetstream.ErrorCode = 10049 // seen once when a stream was recreated at once
+)
+
+// IsQueueFull reports whether a put was refused because the queue is full.
+func IsQueueFull(err error) bool { return hasAPICode(err, codeQueueFull) }
+
+// JobThere reports whether a put was refused because the job is there already,
+// and its sequence (0 where the server's text does not give it: the front works
+// without, by putting again).
+func JobThere(err error) (seq uint64, there bool) {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != codeWrongLast {
+		return 0, false
+	}
+	end := len(api.Description)
+	start := end
+	for start > 0 && api.Description[start-1] >= '0' && api.Description[start-1] <= '9' {
+		start--
+	}
+	seq, _ = strconv.ParseUint(api.Description[start:end], 10, 64) // 0 when empty, as documented
+	return seq, true
+}
+
+func hasAPICode(err error, code jetstream.ErrorCode) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == code
+}
+
+// Provisioner creates what a service needs and is missing. What exists is never
+// changed unless Update is set: a difference is reported to Warn instead, because
+// a fleet of processes with different settings would otherwise flip them at
+// every start.
+type Provisioner struct {
+	JS     jetstream.JetStream
+	Update bool                                  // change what exists; for the one owner of the server
+	Warn   func(what, field, want, found string) // called for each difference that stays
+}
+
+// Events makes RUC_EVENTS. maxAge bounds how long an event is kept; source marks
+// whose data the stream holds: a stream of another source is refused.
+func (p Provisioner) Events(ctx context.Context, maxAge time.Duration, source string) error {
+	s, err := p.stream(ctx, jetstream.StreamConfig{
+		Name:        StreamEvents,
+		Description: "rucflow: answers and failures, newest per subject = last known",
+		Subjects:    []string{SubjectResolved + ".*", SubjectFailed + ".*", SubjectChanged + ".*"},
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardOld,
+		MaxAge:      maxAge,
+		MaxBytes:    eventsMaxBytes,
+		MaxMsgSize:  2 * MaxAnswerBytes,
+		AllowDirect: true,
+		Duplicates:  duplicatesWindow,
+		// After storing: who hears ruc.resolved may rely on the event being there.
+		RePublish: &jetstream.RePublish{Source: "ruc.*.*", Destination: "ruc.{{wildcard(1)}}"},
+		Metadata:  map[string]string{metaSource: source},
+	})
+	if err != nil {
+		return err
+	}
+	if found := s.CachedInfo().Config.Metadata[metaSource]; found != source {
+		return fmt.Errorf("wire.Provisioner.Events: the stream %s holds data of source %q and this process works with %q: "+
+			"use another NATS server (or DATA_DIR), or delete the stream first", StreamEvents, found, source)
+	}
+	return nil
+}
+
+// Visits makes the work queue, its consumer and the turn. queue bounds the
+// waiting jobs, maxConcurrent the visits at one time in the whole fleet, pace the
+// time between two POSTs (0 = no pace).
+func (p Provisioner) Visits(ctx context.Context, queue, maxConcurrent int, pace time.Duration) error {
+	if _, err := p.stream(ctx, jetstream.StreamConfig{
+		Name:                 StreamVisits,
+		Description:          "rucflow: visits waiting or in flight, one per number",
+		Subjects:             []string{visitPrefix + "*"},
+		Storage:              jetstream.FileStorage,
+		Retention:            jetstream.WorkQueuePolicy,
+		Discard:              jetstream.DiscardNew,
+		DiscardNewPerSubject: true,
+		MaxMsgsPerSubject:    1,
+		MaxMsgs:              int64(queue),
+		MaxAge:               visitsMaxAge,
+		Duplicates:           duplicatesWindow,
+	}); err != nil {
+		return err
+	}
+	if err := p.consumer(ctx, StreamVisits, jetstream.ConsumerConfig{
+		Durable:       ConsumerSlots,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       SlotAckWait,
+		MaxAckPending: maxConcurrent,
+		// The slot counts deliveries itself: beyond MaxDeliver the server would
+		// keep the message and so block its number until MaxAge.
+		MaxDeliver: -1,
+	}); err != nil {
+		return err
+	}
+	if _, err := p.stream(ctx, jetstream.StreamConfig{
+		Name:        StreamTurn,
+		Description: "rucflow: one message, the right to send the next POST",
+		Subjects:    []string{SubjectTurn},
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		MaxMsgs:     1,
+		Duplicates:  duplicatesWindow,
+	}); err != nil {
+		return err
+	}
+	if err := p.consumer(ctx, StreamTurn, jetstream.ConsumerConfig{
+		Durable:       ConsumerTurn,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       max(pace, minTurnAckWait), // a turn taken by a process that died comes back
+		MaxAckPending: 1,
+		MaxDeliver:    -1,
+		Metadata:      map[string]string{metaPace: strconv.FormatInt(pace.Milliseconds(), 10)},
+	}); err != nil {
+		return err
+	}
+	_, err := p.JS.Publish(ctx, SubjectTurn, nil, jetstream.WithExpectLastSequencePerSubject(0))
+	if _, there := JobThere(err); err != nil && !there && !IsQueueFull(err) {
+		return fmt.Errorf("wire.Provisioner.Visits: putting the turn: %w", err)
+	}
+	return nil
+}
+
+// Cachewriter makes the cachewriter's durable consumer on RUC_EVENTS, which must
+// exist. The consumer repeats when the stream was created, so that a cachewriter
+// needs no right to ask the stream.
+func (p Provisioner) Cachewriter(ctx context.Context) error {
+	s, err := p.JS.Stream(ctx, StreamEvents)
+	if err != nil {
+		return fmt.Errorf("wire.Provisioner.Cachewriter: %w", err)
+	}
+	return p.consumer(ctx, StreamEvents, jetstream.ConsumerConfig{
+		Durable:        ConsumerCachewriter,
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		DeliverPolicy:  jetstream.DeliverAllPolicy,
+		FilterSubjects: []string{SubjectResolved + ".*"},
+		AckWait:        writerAckWait,
+		MaxAckPending:  writerMaxAckPending,
+		MaxDeliver:     -1,
+		Metadata:       map[string]string{metaEpoch: strconv.FormatInt(s.CachedInfo().Created.Unix(), 10)},
+	})
+}
+
+// Epoch returns when the stream behind the cachewriter's consumer was created, in
+// Unix seconds. A consumer made by hand has its own birth instead, which is later
+// than the stream's and dies with it.
+func Epoch(info *jetstream.ConsumerInfo) int64 {
+	epoch, err := strconv.ParseInt(info.Config.Metadata[metaEpoch], 10, 64)
+	if err != nil {
+		return info.Created.Unix()
+	}
+	return epoch
+}
+
+// Pace returns the fleet's pace, as the consumer of RUC_TURN holds it.
+func Pace(info *jetstream.ConsumerInfo) time.Duration {
+	ms, err := strconv.ParseInt(info.Config.Metadata[metaPace], 10, 64)
+	if err != nil {
+		return info.Config.AckWait // made by hand: its pace cannot be longer
+	}
+	return time.Duration(ms) * time.Millisecond
+}
+
+// createTries bounds the retries of a creation that lost a race against another
+// process's.
+const createTries = 5
+
+func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) (jetstream.Stream, error) {
+	var lastErr error
+	for range createTries {
+		s, err := p.JS.Stream(ctx, want.Name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			s, err = p.JS.CreateStream(ctx, want)
+			if err == nil {
+				return s, nil
+			}
+			if !hasAPICode(err, codeNameInUse) && !hasAPICode(err, codeStreamLimit) {
+				return nil, fmt.Errorf("wire.Provisioner: creating %s: %w", want.Name, err)
+			}
+			lastErr = err
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("wire.Provisioner: reading %s: %w", want.Name, err)
+		}
+		found := s.CachedInfo().Config
+		diff := streamDiff(want, found)
+		if len(diff) == 0 {
+			return s, nil
+		}
+		if !p.Update {
+			p.report(want.Name, diff)
+			return s, nil
+		}
+		want.Metadata = found.Metadata // the marker of the source is never rewritten
+		s, err = p.JS.UpdateStream(ctx, want)
+		if err != nil {
+			return nil, fmt.Errorf("wire.Provisioner: updating %s: %w", want.Name, err)
+		}
+		return s, nil
+	}
+	return nil, fmt.Errorf("wire.Provisioner: creating %s: %w", want.Name, lastErr)
+}
+
+func (p Provisioner) consumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) error {
+	name := stream + "/" + want.Durable
+	c, err := p.JS.Consumer(ctx, stream, want.Durable)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		// Creating the same consumer twice is no error for the server, so a lost
+		// race needs no retry.
+		if _, err = p.JS.CreateConsumer(ctx, stream, want); err != nil && !errors.Is(err, jetstream.ErrConsumerExists) {
+			return fmt.Errorf("wire.Provisioner: creating %s: %w", name, err)
+		}
+		return nil
+	case err != nil:
+		return fmt.Errorf("wire.Provisioner: reading %s: %w", name, err)
+	}
+	diff := consumerDiff(want, c.CachedInfo().Config)
+	if len(diff) == 0 {
+		return nil
+	}
+	if !p.Update {
+		p.report(name, diff)
+		return nil
+	}
+	if _, err := p.JS.UpdateConsumer(ctx, stream, want); err != nil {
+		return fmt.Errorf("wire.Provisioner: updating %s: %w", name, err)
+	}
+	return nil
+}
+
+type difference struct{ field, want, found string }
+
+func (p Provisioner) report(what string, diff []difference) {
+	for _, d := range diff {
+		p.Warn(what, d.field, d.want, d.found)
+	}
+}
+
+func streamDiff(want, found jetstream.StreamConfig) []difference {
+	return differences([]difference{
+		{"subjects", fmt.Sprint(slices.Sorted(slices.Values(want.Subjects))), fmt.Sprint(slices.Sorted(slices.Values(found.Subjects)))},
+		{"max_msgs", fmt.Sprint(limit(want.MaxMsgs)), fmt.Sprint(limit(found.MaxMsgs))},
+		{"max_bytes", fmt.Sprint(limit(want.MaxBytes)), fmt.Sprint(limit(found.MaxBytes))},
+		{"max_age", want.MaxAge.String(), found.MaxAge.String()},
+		{"max_msgs_per_subject", fmt.Sprint(limit(want.MaxMsgsPerSubject)), fmt.Sprint(limit(found.MaxMsgsPerSubject))},
+		{"retention", want.Retention.String(), found.Retention.String()},
+		{"discard", want.Discard.String(), found.Discard.String()},
+		{"allow_direct", fmt.Sprint(want.AllowDirect), fmt.Sprint(found.AllowDirect)},
+		{"republish", fmt.Sprint(want.RePublish != nil), fmt.Sprint(found.RePublish != nil)},
+	})
+}
+
+func consumerDiff(want, found jetstream.ConsumerConfig) []difference {
+	return differences([]difference{
+		{"ack_wait", want.AckWait.String(), found.AckWait.String()},
+		{"max_ack_pending", fmt.Sprint(want.MaxAckPending), fmt.Sprint(found.MaxAckPending)},
+		{"max_deliver", fmt.Sprint(want.MaxDeliver), fmt.Sprint(found.MaxDeliver)},
+		{"pace_ms", want.Metadata[metaPace], found.Metadata[metaPace]},
+	})
+}
+
+func differences(all []difference) []difference {
+	return slices.DeleteFunc(all, func(d difference) bool { return d.want == d.found })
+}
+
+// limit maps the two ways to say "no limit" to one.
+func limit(n int64) int64 {
+	if n <= 0 {
+		return -1
+	}
+	return n
+}

@@ -1,0 +1,146 @@
+package wire_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rucflow/rucflow/shared/embedded"
+	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+func server(t *testing.T) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	s, err := embedded.Start(embedded.Config{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	nc, err := nats.Connect("", s.InProcess())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc, js
+}
+
+func provision(ctx context.Context, p wire.Provisioner, concurrent int, source string) error {
+	if err := p.Events(ctx, 45*24*time.Hour, source); err != nil {
+		return err
+	}
+	if err := p.Visits(ctx, 4, concurrent, 1100*time.Millisecond); err != nil {
+		return err
+	}
+	return p.Cachewriter(ctx)
+}
+
+func TestProvision_CreatesOnceAndReportsDifferences(t *testing.T) {
+	_, js := server(t)
+	var warned []string
+	p := wire.Provisioner{JS: js, Warn: func(what, field, want, found string) {
+		warned = append(warned, fmt.Sprintf("%s %s %s≠%s", what, field, want, found))
+	}}
+	for range 2 {
+		if err := provision(t.Context(), p, 1, ruc.FuenteReplica); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(warned) > 0 {
+		t.Errorf("the same settings were reported: %q", warned)
+	}
+	if err := provision(t.Context(), p, 8, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	if len(warned) != 1 || !strings.Contains(warned[0], "max_ack_pending 8≠1") {
+		t.Errorf("a difference was reported as %q", warned)
+	}
+	p.Update = true
+	if err := provision(t.Context(), p, 8, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	c, err := js.Consumer(t.Context(), wire.StreamVisits, wire.ConsumerSlots)
+	if err != nil || c.CachedInfo().Config.MaxAckPending != 8 {
+		t.Errorf("the owner's update was not made: %v", err)
+	}
+	turn, err := js.Consumer(t.Context(), wire.StreamTurn, wire.ConsumerTurn)
+	if err != nil || wire.Pace(turn.CachedInfo()) != 1100*time.Millisecond || turn.CachedInfo().NumPending != 1 {
+		t.Errorf("the turn: %v, %v", turn.CachedInfo(), err)
+	}
+}
+
+func TestProvision_RefusesAnotherSource(t *testing.T) {
+	_, js := server(t)
+	p := wire.Provisioner{JS: js, Update: true, Warn: func(string, string, string, string) {}}
+	if err := provision(t.Context(), p, 1, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	if err := provision(t.Context(), p, 1, ruc.FuenteSunat); err == nil || !strings.Contains(err.Error(), "another NATS server") {
+		t.Errorf("data of two sources in one stream: %v", err)
+	}
+}
+
+func TestProvision_ManyAtOnce(t *testing.T) {
+	_, js := server(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			p := wire.Provisioner{JS: js, Warn: func(what, field, _, _ string) { t.Errorf("reported: %s %s", what, field) }}
+			if err := provision(t.Context(), p, 2, ruc.FuenteReplica); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestNewest_TellsAnswersFromFailuresByTheirSequence(t *testing.T) {
+	nc, js := server(t)
+	p := wire.Provisioner{JS: js, Warn: func(string, string, string, string) {}}
+	if err := provision(t.Context(), p, 1, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan *nats.Msg, 8)
+	if _, err := nc.ChanSubscribe(wire.SubjectResolved, heard); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := wire.Newest(t.Context(), nc, number); ok || err != nil {
+		t.Fatalf("of an empty stream: %v, %v", ok, err)
+	}
+	publish := func(m *nats.Msg) {
+		t.Helper()
+		if _, err := js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish(wire.ResolvedEvent(number, wire.Job{Seq: 1, Time: at}, encode(t, found), "replica", at))
+	e, ok, err := wire.Newest(t.Context(), nc, number)
+	if err != nil || !ok || e.Failed || e.Seq != 1 || e.Job != 1 {
+		t.Errorf("%+v, %v, %v", e, ok, err)
+	}
+	m := <-heard
+	if r, err := wire.ParseEvent(m); err != nil || r.Seq != 1 || r.Job != 1 || string(r.Body) != string(e.Body) {
+		t.Errorf("republished: %+v, %v", r, err)
+	}
+	publish(wire.FailedEvent(number, wire.Job{Seq: 2, Time: at}, wire.NewProblem(number, &ruc.Error{Code: ruc.Blocked}), "replica", at))
+	if e, _, err := wire.Newest(t.Context(), nc, number); err != nil || !e.Failed || e.Seq != 2 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if e, _, err := wire.NewestAnswer(t.Context(), nc, number); err != nil || e.Failed || e.Seq != 1 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	publish(wire.ResolvedEvent(number, wire.Job{Seq: 1, Time: at}, encode(t, absent), "replica", at))
+	if e, _, err := wire.NewestAnswer(t.Context(), nc, number); err != nil || e.Seq != 1 {
+		t.Errorf("a second event of one job was stored: %+v, %v", e, err)
+	}
+}
