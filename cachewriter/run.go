@@ -57,6 +57,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		}
 		return fmt.Errorf("cachewriter.Run: %w", err)
 	}
+	told := ctx
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
@@ -70,8 +71,8 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	})
 	w.run(ctx)
 	wg.Wait()
-	if cause := context.Cause(ctx); cause != context.Canceled && cause != context.DeadlineExceeded {
-		return cause
+	if told.Err() == nil {
+		return context.Cause(ctx)
 	}
 	_ = deps.NATS.FlushTimeout(time.Second) // without a server there is nobody to flush to
 	return nil

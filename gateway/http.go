@@ -192,7 +192,7 @@ func (w *web) problem(c *fiber.Ctx, err error) error {
 	if errors.As(err, &about) {
 		n = about.ruc
 	}
-	err, status := fiberError(err)
+	status, err := fiberError(err)
 	p := wire.NewProblem(n, err)
 	if status != 0 {
 		p.Status = status
@@ -216,29 +216,29 @@ func (w *web) problem(c *fiber.Ctx, err error) error {
 
 // fiberError gives the errors of the framework a code. status overrides the
 // code's own where one code stands for two statuses.
-func fiberError(err error) (coded error, status int) {
+func fiberError(err error) (status int, coded error) {
 	var fe *fiber.Error
 	var re *ruc.Error
 	if errors.As(err, &re) || !errors.As(err, &fe) {
-		return err, 0
+		return 0, err
 	}
 	switch fe.Code {
 	case http.StatusNotFound:
-		return &ruc.Error{Code: ruc.NoRoute}, 0
+		return 0, &ruc.Error{Code: ruc.NoRoute}
 	case http.StatusMethodNotAllowed:
-		return &ruc.Error{Code: ruc.Method}, 0
+		return 0, &ruc.Error{Code: ruc.Method}
 	case http.StatusRequestEntityTooLarge:
-		return &ruc.Error{Code: ruc.TooLarge}, 0
+		return 0, &ruc.Error{Code: ruc.TooLarge}
 	case http.StatusRequestHeaderFieldsTooLarge, http.StatusRequestURITooLong:
-		return &ruc.Error{Code: ruc.TooLarge}, http.StatusRequestHeaderFieldsTooLarge
+		return http.StatusRequestHeaderFieldsTooLarge, &ruc.Error{Code: ruc.TooLarge}
 	case http.StatusRequestTimeout:
-		return &ruc.Error{Code: ruc.Timeout, Detail: "La solicitud tardó demasiado en llegar."}, http.StatusRequestTimeout
+		return http.StatusRequestTimeout, &ruc.Error{Code: ruc.Timeout, Detail: "La solicitud tardó demasiado en llegar."}
 	case http.StatusUnsupportedMediaType:
-		return &ruc.Error{Code: ruc.MediaType}, 0
+		return 0, &ruc.Error{Code: ruc.MediaType}
 	case http.StatusBadRequest:
-		return &ruc.Error{Code: ruc.BadBody, Detail: "La solicitud HTTP no se entiende.", Err: err}, 0
+		return 0, &ruc.Error{Code: ruc.BadBody, Detail: "La solicitud HTTP no se entiende.", Err: err}
 	default:
-		return &ruc.Error{Code: ruc.Internal, Err: err}, 0
+		return 0, &ruc.Error{Code: ruc.Internal, Err: err}
 	}
 }
 

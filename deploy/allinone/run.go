@@ -80,12 +80,12 @@ func Run(ctx context.Context, cfg Config, deps Deps) (err error) {
 	// port is one clear error.
 	var ls listeners
 	defer ls.close()
-	web := ls.listen("HTTP_ADDR", cfg.HTTPAddr)
-	ops := ls.listen("OPS_ADDR", cfg.OpsAddr)
+	web := ls.listen(ctx, "HTTP_ADDR", cfg.HTTPAddr)
+	ops := ls.listen(ctx, "OPS_ADDR", cfg.OpsAddr)
 	addrs := Addrs{HTTP: address(web), Ops: address(ops)}
 	parts := &parts{log: deps.Log}
 	if cfg.Replica {
-		site := ls.listen("-replica-addr", cfg.ReplicaAddr)
+		site := ls.listen(ctx, "-replica-addr", cfg.ReplicaAddr)
 		if ls.err == nil {
 			addrs.Replica = address(site)
 			cfg.Scraper.URL = "http://" + addrs.Replica + replica.FormPath
@@ -99,7 +99,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) (err error) {
 	}
 	source := cfg.Scraper.Source()
 
-	server, err := embedded.Start(embedded.Config{StoreDir: filepath.Join(cfg.DataDir, natsDir), Addr: cfg.NATSAddr, Token: token})
+	server, err := embedded.Start(ctx, embedded.Config{StoreDir: filepath.Join(cfg.DataDir, natsDir), Addr: cfg.NATSAddr, Token: token})
 	if err != nil {
 		return err
 	}
@@ -237,11 +237,11 @@ type listeners struct {
 }
 
 // listen listens on addr; nil where it is empty or something failed.
-func (l *listeners) listen(setting, addr string) net.Listener {
+func (l *listeners) listen(ctx context.Context, setting, addr string) net.Listener {
 	if addr == "" || l.err != nil {
 		return nil
 	}
-	ln, err := net.Listen("tcp", addr)
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		l.err = fmt.Errorf("allinone.Run: %s: %w", setting, err)
 		return nil

@@ -315,7 +315,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-func (s *Server) refuseNow(w http.ResponseWriter, r *http.Request) {
+func (s *Server) refuseNow(w http.ResponseWriter, _ *http.Request) {
 	s.counters.block()
 	if s.cfg.BlockByReset {
 		reset(w)

@@ -156,7 +156,7 @@ func readRows(list *goquery.Selection) (r *reader, notices []string) {
 		c := readCell(s.Get(0))
 		text := c.text()
 		// The number's own value is a heading too; a name may end in a colon.
-		isLabel := s.Is("h4") && strings.HasSuffix(text, ":") && !(current == fieldRUC && len(r.rows[fieldRUC]) == 0)
+		isLabel := s.Is("h4") && strings.HasSuffix(text, ":") && (current != fieldRUC || len(r.rows[fieldRUC]) > 0)
 		switch {
 		case isLabel:
 			f, known := labels[fold(strings.TrimSpace(strings.TrimSuffix(text, ":")))]

@@ -2,6 +2,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -29,8 +30,9 @@ const (
 // Server is a running server.
 type Server struct{ s *server.Server }
 
-// Start starts the server and returns when it takes connections.
-func Start(cfg Config) (*Server, error) {
+// Start starts the server and returns when it takes connections; Stop ends it, ctx
+// does not.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
 	opts := &server.Options{
 		ServerName:         "rucflow",
 		DontListen:         cfg.Addr == "",
@@ -59,7 +61,7 @@ func Start(cfg Config) (*Server, error) {
 			opts.Port = server.RANDOM_PORT
 		}
 		// The server reports a taken port only by exiting, so it is tried first.
-		if probe, err := net.Listen("tcp", cfg.Addr); err != nil {
+		if probe, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr); err != nil {
 			return nil, fmt.Errorf("embedded.Start: %w", err)
 		} else if err := probe.Close(); err != nil {
 			return nil, fmt.Errorf("embedded.Start: %w", err)

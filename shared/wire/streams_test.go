@@ -18,7 +18,7 @@ import (
 
 func server(t *testing.T) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	s, err := embedded.Start(embedded.Config{StoreDir: t.TempDir()})
+	s, err := embedded.Start(t.Context(), embedded.Config{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

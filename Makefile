@@ -1,0 +1,65 @@
+# rucflow. `make help` lists what there is.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+MODULES   := shared gateway scraper cachewriter deploy
+TOOLS     := $(CURDIR)/.tools
+
+LINT_VERSION := v2.15.0
+LINT         := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.PHONY: demo
+demo: need-chromium build ## the whole pipeline in one process, on the bundled replica of SUNAT's page
+	@echo 'Try: curl -i localhost:8000/obtener-ruc/20131312955      (Ctrl-C ends the demo)'
+	@exec bin/rucflow -replica
+
+.PHONY: run
+run: need-chromium build ## the whole pipeline in one process, asking SUNAT itself
+	@exec bin/rucflow
+
+.PHONY: build
+build: ## the binaries, into bin/
+	@mkdir -p bin
+	@go build -trimpath -o bin/rucflow ./deploy/cmd/rucflow
+	@go build -trimpath -o bin/replica ./scraper/cmd/replica
+
+.PHONY: test
+test: need-chromium lint standalone ## everything CI checks: lint, builds, all tests with the race detector
+	@go vet work
+	@go test -race -shuffle=on -timeout 9m work
+	@test -n "$${SUNAT_PAGES_DIR:-}" || echo 'SUNAT_PAGES_DIR is not set: the saved pages were not tested.'
+
+.PHONY: standalone
+standalone: # each module builds without the workspace
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./...); done
+
+.PHONY: lint
+lint: $(LINT) ## golangci-lint over all modules
+	@$(LINT) run $(MODULES:%=./%/...)
+
+$(LINT):
+	@mkdir -p $(TOOLS)/new
+	@echo 'Building golangci-lint $(LINT_VERSION); this takes some minutes, once.'
+	@GOBIN=$(TOOLS)/new GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv $(TOOLS)/new/golangci-lint $@
+
+.PHONY: fmt
+fmt: $(LINT) ## format the code
+	@$(LINT) fmt $(MODULES:%=./%/...)
+
+.PHONY: tidy
+tidy: ## go.mod and go.sum of every module
+	@for m in $(MODULES); do (cd $$m && go mod tidy); done
+	@go work sync
+	@for m in $(MODULES); do (cd $$m && go mod tidy); done
+
+# A missing program is installed by root on Debian; anybody else is told the line.
+.PHONY: need-chromium
+need-chromium:
+	@deploy/need.sh chromium-headless-shell "$${CHROME_PATH:-}" /usr/lib/chromium/chromium-headless-shell /usr/lib/chromium/chromium

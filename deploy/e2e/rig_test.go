@@ -1,0 +1,261 @@
+// Package e2e drives the whole program: the all-in-one as its main starts it, a
+// real headless Chromium, the replica of SUNAT's page.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/rucflow/rucflow/deploy/allinone"
+	"github.com/rucflow/rucflow/scraper/replica"
+	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	token     = "e2e"
+	readyWait = 20 * time.Second // Chromium's start under the race detector, on a busy machine
+	pollEvery = 5 * time.Millisecond
+)
+
+// client keeps no connection, so that a test leaves no goroutine behind.
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// rig is one running all-in-one on its replica.
+type rig struct {
+	allinone.Addrs
+	t    *testing.T
+	tmp  string // TMPDIR of the program: what it leaves there is a leak
+	stop func()
+}
+
+// start runs the program with the settings, beyond those that every test needs,
+// and stops it when the test ends.
+func start(t *testing.T, data string, settings ...string) *rig {
+	t.Helper()
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	environ := append([]string{
+		"HTTP_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "NATS_ADDR=127.0.0.1:0", "NATS_TOKEN=" + token,
+		"DATA_DIR=" + data, "SUNAT_PACE=0", "SUNAT_MAX_CONCURRENT=8", "CHROME_PATH=" + os.Getenv("CHROME_PATH"),
+	}, settings...)
+	var cfg allinone.Config
+	if err := service.Load(&cfg, environ); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Replica, cfg.ReplicaAddr = true, "127.0.0.1:0"
+	if err := cfg.Check(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	started := make(chan allinone.Addrs, 1)
+	ended := make(chan error, 1)
+	var log bytes.Buffer
+	go func() {
+		ended <- allinone.Run(ctx, cfg, allinone.Deps{
+			Log: zerolog.New(zerolog.SyncWriter(&log)), Now: time.Now,
+			Started: func(a allinone.Addrs) { started <- a },
+		})
+	}()
+	r := &rig{t: t, tmp: tmp}
+	stopped := false
+	r.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the program ended with: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", log.String())
+		}
+	}
+	t.Cleanup(r.stop)
+	select {
+	case r.Addrs = <-started:
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("the program did not start: %v", err)
+	}
+	r.eventually("a scraper answers", readyWait, func() bool {
+		_, _, body := r.get("/health")
+		return strings.Contains(body, `"scrapers":1`)
+	})
+	return r
+}
+
+func (r *rig) eventually(what string, within time.Duration, ok func() bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(within)
+	for !ok() {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("not within %v: %s", within, what)
+		}
+		<-time.After(pollEvery)
+	}
+}
+
+// get asks the gateway.
+func (r *rig) get(path string) (status int, h http.Header, body string) {
+	r.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, "http://"+r.HTTP+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.do(req)
+}
+
+func (r *rig) do(req *http.Request) (status int, h http.Header, body string) {
+	r.t.Helper()
+	resp, err := client.Do(req)
+	if err != nil {
+		r.t.Errorf("%s %.80s: %v", req.Method, req.URL.Path, err)
+		return 0, nil, ""
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Errorf("%s %.80s: %v", req.Method, req.URL.Path, err)
+	}
+	return resp.StatusCode, resp.Header, string(b)
+}
+
+func (r *rig) lookup(n ruc.Number) (status int, h http.Header, body string) {
+	r.t.Helper()
+	return r.get("/obtener-ruc/" + n.String())
+}
+
+// answer decodes a 200 and checks that it is about n.
+func (r *rig) answer(n ruc.Number, status int, body string) ruc.Answer {
+	r.t.Helper()
+	var a ruc.Answer
+	if status != http.StatusOK {
+		r.t.Errorf("%s: status %d: %s", n, status, body)
+		return a
+	}
+	if err := json.Unmarshal([]byte(body), &a); err != nil || a.RUC != n || a.Record == nil {
+		r.t.Errorf("%s: %v in %s", n, err, body)
+	}
+	return a
+}
+
+// problem decodes a problem document and checks what every one has.
+func (r *rig) problem(h http.Header, status int, body string) wire.Problem {
+	r.t.Helper()
+	var p wire.Problem
+	if err := json.Unmarshal([]byte(body), &p); err != nil {
+		r.t.Errorf("not a problem: %v: %.200s", err, body)
+		return p
+	}
+	if p.Status != status || !p.Code.Known() || p.Title == "" || p.Detail == "" || p.Message != "Error al consultar RUC" ||
+		p.RequestID == "" && p.Code != ruc.NotFound || !strings.HasPrefix(h.Get("Content-Type"), wire.ProblemType) {
+		r.t.Errorf("status %d, %s: incomplete problem: %s", status, h.Get("Content-Type"), body)
+	}
+	return p
+}
+
+// control talks to the replica.
+func (r *rig) control(method, path string, in, out any) {
+	r.t.Helper()
+	b, err := json.Marshal(in)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req, err := http.NewRequest(method, "http://"+r.Replica+path, bytes.NewReader(b))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		r.t.Fatalf("%s %s: status %d", method, path, resp.StatusCode)
+	}
+	if out != nil {
+		if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+func (r *rig) fault(f replica.Fault) { r.t.Helper(); r.control("POST", replica.FaultsPath, f, nil) }
+func (r *rig) clear()                { r.t.Helper(); r.control("DELETE", replica.FaultsPath, nil, nil) }
+
+func (r *rig) stats() replica.Stats {
+	r.t.Helper()
+	var s replica.Stats
+	r.control("GET", replica.StatsPath, nil, &s)
+	return s
+}
+
+// visits is how often the replica was asked for n.
+func (r *rig) visits(n ruc.Number) int { r.t.Helper(); return r.stats().Visits[n.String()] }
+
+// connect speaks NATS as any client does.
+func (r *rig) connect() *nats.Conn {
+	r.t.Helper()
+	nc, err := nats.Connect(r.NATS, nats.Token(token))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(nc.Close)
+	return nc
+}
+
+// fresh returns the i-th of a row of numbers of which nothing is known.
+func fresh(i int) ruc.Number { return ruc.FromPrefix(fmt.Sprintf("2055%06d", i)) }
+
+// browserProcesses lists the pids of this rig's Chromium whose command line holds
+// what; "" for all of them.
+func (r *rig) browserProcesses(what string) []int {
+	r.t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var pids []int
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended
+		}
+		line := strings.ReplaceAll(string(b), "\x00", " ")
+		if !strings.Contains(line, r.tmp) || !strings.Contains(line, what) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+		t.Errorf("kill %d: %v", pid, err)
+	}
+}
