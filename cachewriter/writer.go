@@ -43,7 +43,7 @@ type writer struct {
 	log      zerolog.Logger
 }
 
-// run works until ctx ends; the batch in hand is finished or left to redelivery.
+// run works until ctx ends; the batch in hand is finished or given back.
 func (w *writer) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := w.consume(ctx); err != nil && ctx.Err() == nil {
@@ -60,7 +60,7 @@ func (w *writer) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer events.Stop()
+	defer w.giveBack(events)
 	for {
 		first, err := events.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -75,6 +75,25 @@ func (w *writer) consume(ctx context.Context) error {
 			batch = append(batch, m)
 		}
 		w.write(ctx, batch)
+	}
+}
+
+// giveBack ends a pull. What was fetched ahead goes back at once, for otherwise
+// the server would keep it from every cachewriter until its AckWait is over.
+func (w *writer) giveBack(events jetstream.MessagesContext) {
+	events.Drain()
+	for {
+		m, err := events.Next()
+		if err != nil {
+			return // the buffer is empty
+		}
+		w.nak(m)
+	}
+}
+
+func (w *writer) nak(m jetstream.Msg) {
+	if err := m.Nak(); err != nil {
+		w.log.Warn().Err(err).Msg("an event could not be given back and will come again later")
 	}
 }
 
@@ -96,7 +115,10 @@ func (w *writer) write(ctx context.Context, batch []jetstream.Msg) {
 			}
 		}
 		if !sleep(ctx, pause) {
-			return // the server delivers the batch again
+			for _, m := range good {
+				w.nak(m)
+			}
+			return
 		}
 		pause = min(2*pause, storeRetryMax)
 	}

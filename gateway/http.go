@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // The bounds of a request. No route takes a body yet, so little is enough.
 const (
 	maxBodyBytes    = 64 << 10
+	maxDrainBytes   = 8 << 20
 	maxHeaderBytes  = 16 << 10
 	readTimeout     = 10 * time.Second
 	idleTimeout     = 2 * time.Minute
@@ -49,11 +51,14 @@ func (w *web) app(writeTimeout time.Duration) *fiber.App {
 		DisableStartupMessage: true,
 		ErrorHandler:          w.problem,
 		BodyLimit:             maxBodyBytes,
-		ReadBufferSize:        maxHeaderBytes,
-		ReadTimeout:           readTimeout,
-		WriteTimeout:          writeTimeout,
-		IdleTimeout:           idleTimeout,
-		Concurrency:           maxServerConns,
+		// Bodies are taken from the connection by bounded, not before the handlers.
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true,
+		ReadBufferSize:               maxHeaderBytes,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		Concurrency:                  maxServerConns,
 		// A panic is an answer with code internal, so fasthttp's own error page
 		// never shows.
 	})
@@ -75,7 +80,31 @@ func (w *web) guard(c *fiber.Ctx) (err error) {
 		}
 	}()
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
+	if err := bounded(c); err != nil {
+		return err
+	}
 	return c.Next()
+}
+
+// bounded refuses a body beyond maxBodyBytes. What a client still sends is read and
+// thrown away, up to maxDrainBytes: closing on unread data resets the connection, and
+// the refusal would be lost.
+func bounded(c *fiber.Ctx) error {
+	length := c.Request().Header.ContentLength()
+	chunked := length == -1
+	if !chunked && length <= maxBodyBytes {
+		return nil
+	}
+	n, err := io.CopyN(io.Discard, c.Context().RequestBodyStream(), maxDrainBytes)
+	if err == nil {
+		c.Context().SetConnectionClose() // there may be more
+	} else if !errors.Is(err, io.EOF) {
+		return &ruc.Error{Code: ruc.BadBody, Err: err}
+	}
+	if n > maxBodyBytes {
+		return &ruc.Error{Code: ruc.TooLarge}
+	}
+	return nil
 }
 
 // record answers GET /obtener-ruc/{ruc} and GET /v1/ruc/{ruc}.
@@ -235,7 +264,7 @@ func fiberError(err error) (status int, coded error) {
 		return http.StatusRequestTimeout, &ruc.Error{Code: ruc.Timeout, Detail: "La solicitud tardó demasiado en llegar."}
 	case http.StatusUnsupportedMediaType:
 		return 0, &ruc.Error{Code: ruc.MediaType}
-	case http.StatusBadRequest:
+	case http.StatusBadRequest, http.StatusBadGateway: // the latter for a connection that broke
 		return 0, &ruc.Error{Code: ruc.BadBody, Detail: "La solicitud HTTP no se entiende.", Err: err}
 	default:
 		return 0, &ruc.Error{Code: ruc.Internal, Err: err}

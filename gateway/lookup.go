@@ -31,6 +31,7 @@ type found struct {
 // answers is the store as the gateway uses it.
 type answers interface {
 	Kind() string
+	// Get returns when ctx ends: a lookup goes on without a store that is slow.
 	Get(ctx context.Context, n ruc.Number) (value []byte, ok bool, err error)
 }
 
@@ -93,6 +94,8 @@ func (l *lookups) find(ctx context.Context, n ruc.Number) (found, error) {
 	if err != nil {
 		return found{layer: layerVisit}, err
 	}
+	// The event fills the memory too, but a moment later or, after a gap, not at all.
+	l.l1.put(n, h)
 	f := found{h, layerVisit, l.policy.Freshness(h.found, h.obtained, l.now())}
 	if joined {
 		f.layer = layerJoined

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -209,8 +210,14 @@ type fleet struct{ asked atomic.Int64 }
 // its own.
 func (r *rig) scraper(answer func(req micro.Request, n ruc.Number)) *fleet {
 	r.t.Helper()
+	return r.scraperOn(r.connect("scraper"), answer)
+}
+
+func (r *rig) scraperOn(nc *nats.Conn, answer func(req micro.Request, n ruc.Number)) *fleet {
+	r.t.Helper()
 	f := &fleet{}
-	nc := r.connect("scraper")
+	var inHand sync.WaitGroup
+	r.t.Cleanup(inHand.Wait)
 	_, err := micro.AddService(nc, micro.Config{
 		Name: wire.ScraperService, Version: "1.0.0",
 		Endpoint: &micro.EndpointConfig{
@@ -222,7 +229,7 @@ func (r *rig) scraper(answer func(req micro.Request, n ruc.Number)) *fleet {
 					r.t.Errorf("the gateway asked for %q", req.Data())
 					return
 				}
-				go answer(req, n)
+				inHand.Go(func() { answer(req, n) })
 			}),
 		},
 	})

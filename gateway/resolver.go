@@ -43,7 +43,8 @@ type resolver struct {
 	mu      sync.Mutex
 	flights map[ruc.Number]*flight
 	callers int
-	lost    time.Time // when the connection was lost; zero while it is there
+	lost    time.Time   // when the connection was lost; zero while it is there
+	giveUp  *time.Timer // ends what still waits natsPatience after the loss
 	wg      sync.WaitGroup
 }
 
@@ -95,7 +96,7 @@ func (r *resolver) join(n ruc.Number) (fl *flight, joined bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.lost.IsZero() && r.now().Sub(r.lost) > natsPatience {
-		return nil, false, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: nats.ErrDisconnected}
+		return nil, false, errNATSAway()
 	}
 	if fl, joined = r.flights[n]; joined {
 		if r.callers >= callersPerPending*r.max {
@@ -126,6 +127,10 @@ func (r *resolver) join(n ruc.Number) (fl *flight, joined bool, err error) {
 func (r *resolver) end(n ruc.Number, fl *flight, h *held, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.endLocked(n, fl, h, err)
+}
+
+func (r *resolver) endLocked(n ruc.Number, fl *flight, h *held, err error) {
 	if r.flights[n] != fl {
 		return // ended already
 	}
@@ -151,17 +156,21 @@ func (r *resolver) endHeard(n ruc.Number, h *held, err error) {
 }
 
 // connection notes whether NATS is there; when it comes back every flight asks
-// again.
+// again, and when it stays away every flight ends.
 func (r *resolver) connection(there bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !there {
 		if r.lost.IsZero() {
 			r.lost = r.now()
+			r.giveUp = time.AfterFunc(natsPatience, r.abandon)
 		}
 		return
 	}
 	r.lost = time.Time{}
+	if r.giveUp != nil {
+		r.giveUp.Stop()
+	}
 	for _, fl := range r.flights {
 		select {
 		case fl.again <- struct{}{}:
@@ -170,8 +179,30 @@ func (r *resolver) connection(there bool) {
 	}
 }
 
-// wait returns when every flight has ended; the caller has ended their context.
-func (r *resolver) wait() { r.wg.Wait() }
+// abandon ends every flight if NATS is still away.
+func (r *resolver) abandon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lost.IsZero() {
+		return
+	}
+	for n, fl := range r.flights {
+		r.endLocked(n, fl, nil, errNATSAway())
+	}
+}
+
+func errNATSAway() error {
+	return &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: nats.ErrDisconnected}
+}
+
+// wait returns when every flight has ended; the caller has ended their context
+// and does not report the connection any more.
+func (r *resolver) wait() {
+	r.wg.Wait()
+	if r.giveUp != nil {
+		r.giveUp.Stop()
+	}
+}
 
 // replyBuffer holds the replies of one flight; each asking brings one at most.
 const replyBuffer = 64
@@ -185,7 +216,7 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight) (*held, er
 		return nil, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: err}
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
-	deadline, _ := ctx.Deadline()
+	began := r.now()
 	var nobodySince time.Time
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -203,7 +234,7 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight) (*held, er
 			m := nats.NewMsg(wire.SubjectResolve)
 			m.Reply = inbox
 			m.Data = n.AppendTo(nil)
-			wire.SetWait(m.Header, deadline.Sub(r.now()))
+			wire.SetWait(m.Header, r.timeout-r.now().Sub(began))
 			if err := r.nc.PublishMsg(m); err != nil {
 				return nil, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: err}
 			}

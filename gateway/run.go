@@ -99,7 +99,13 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 			stopWork(err)
 		}
 	}
-	wg.Go(func() { fail(app.Listener(deps.HTTP)) })
+	wg.Go(func() {
+		err := app.Listener(deps.HTTP)
+		if err == nil && ctx.Err() == nil {
+			err = errors.New("the HTTP listener was closed") // which fasthttp takes for an orderly end
+		}
+		fail(err)
+	})
 	wg.Go(func() { people.run(work, deps.NATS) })
 	wg.Go(func() { watch(work, deps.NATS, res, follow) })
 	wg.Go(func() {
@@ -120,11 +126,13 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err := app.ShutdownWithTimeout(deps.ShutdownTimeout); err != nil {
 		deps.Log.Warn().Err(err).Msg("requests in hand were cut off")
 	}
+	_ = deps.HTTP.Close() // again: a server that was not serving yet has not closed it
 	bus.drain(deps.ShutdownTimeout)
-	_ = deps.NATS.FlushTimeout(time.Second) // without a server there is nobody to flush to
 	stopWork(nil)
-	res.wait()
+	bus.wg.Wait()
+	_ = deps.NATS.FlushTimeout(time.Second) // without a server there is nobody to flush to
 	wg.Wait()
+	res.wait()
 	if ctx.Err() == nil {
 		return fmt.Errorf("gateway.Run: %w", cause)
 	}
@@ -149,7 +157,9 @@ func state(deps Deps, people *census) health {
 func watch(ctx context.Context, nc *nats.Conn, res *resolver, f *follower) {
 	changes := nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
 	defer nc.RemoveStatusListener(changes)
-	res.connection(nc.IsConnected())
+	if !nc.IsConnected() { // being connected is no news, at which flights would ask again
+		res.connection(false)
+	}
 	for {
 		select {
 		case <-ctx.Done():

@@ -290,19 +290,18 @@ func (s *slots) again(err error, attempts, mute int) (pause time.Duration, again
 	return pause, attempts < limit
 }
 
-// codeOf gives a failed attempt its code.
+// codeOf gives a failed attempt its code. A code that was given already counts.
 func codeOf(err error) ruc.Code {
+	var coded *ruc.Error
 	var v *sunat.VisitError
-	if !errors.As(err, &v) {
+	if errors.As(err, &coded) || !errors.As(err, &v) {
 		return ruc.CodeOf(err)
 	}
 	switch v.Cause {
-	case sunat.CauseDialog:
-		// The page's own check refused a number that passed ours.
-		return ruc.Internal
 	case sunat.CauseSilent, sunat.CauseReset, sunat.CauseNetwork, sunat.CauseCrash, sunat.CauseLost:
 		return ruc.Unavailable
 	default:
+		// CauseDialog: the page's own check refused a number that passed ours.
 		return ruc.Internal
 	}
 }

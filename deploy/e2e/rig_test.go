@@ -28,12 +28,20 @@ import (
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// fasthttp keeps one goroutine per process for the Date header, for ever, and
+		// one per stopped server for up to ten seconds.
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+	)
+}
 
 const (
 	token     = "e2e"
 	readyWait = 20 * time.Second // Chromium's start under the race detector, on a busy machine
 	pollEvery = 5 * time.Millisecond
+	logTail   = 4 << 10 // bytes of the log that a failed test shows
 )
 
 // client keeps no connection, so that a test leaves no goroutine behind.
@@ -87,7 +95,7 @@ func start(t *testing.T, data string, settings ...string) *rig {
 			t.Errorf("the program ended with: %v", err)
 		}
 		if t.Failed() {
-			t.Logf("log:\n%s", log.String())
+			t.Logf("end of the log:\n%s", log.Bytes()[max(0, log.Len()-logTail):])
 		}
 	}
 	t.Cleanup(r.stop)
@@ -229,24 +237,30 @@ func (r *rig) connect() *nats.Conn {
 func fresh(i int) ruc.Number { return ruc.FromPrefix(fmt.Sprintf("2055%06d", i)) }
 
 // browserProcesses lists the pids of this rig's Chromium whose command line holds
-// what; "" for all of them.
+// what; "" for all of them. The browser is known by its temporary folder, its helpers
+// by the process group that it leads.
 func (r *rig) browserProcesses(what string) []int {
 	r.t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	var pids []int
+	cmdlines := map[int]string{}
+	groups := map[int]bool{}
 	for _, path := range paths {
 		b, err := os.ReadFile(path)
-		if err != nil {
+		pid, numErr := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil || numErr != nil {
 			continue // it ended
 		}
-		line := strings.ReplaceAll(string(b), "\x00", " ")
-		if !strings.Contains(line, r.tmp) || !strings.Contains(line, what) {
-			continue
+		cmdlines[pid] = string(b)
+		if strings.Contains(cmdlines[pid], r.tmp) {
+			groups[pid] = true
 		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && pid != os.Getpid() {
+	}
+	var pids []int
+	for pid, cmdline := range cmdlines {
+		if group, err := syscall.Getpgid(pid); err == nil && groups[group] && strings.Contains(cmdline, what) {
 			pids = append(pids, pid)
 		}
 	}

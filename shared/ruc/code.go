@@ -74,17 +74,13 @@ type Error struct {
 	Err        error
 }
 
+// Error returns the code and the cause, for logs. It leaves Detail out, which may
+// name the number, and a person's number does not belong in a log.
 func (e *Error) Error() string {
-	switch {
-	case e.Err != nil && e.Detail != "":
-		return fmt.Sprintf("%s: %s: %v", e.Code, e.Detail, e.Err)
-	case e.Err != nil:
-		return fmt.Sprintf("%s: %v", e.Code, e.Err)
-	case e.Detail != "":
-		return fmt.Sprintf("%s: %s", e.Code, e.Detail)
-	default:
+	if e.Err == nil {
 		return string(e.Code)
 	}
+	return fmt.Sprintf("%s: %v", e.Code, e.Err)
 }
 
 func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,221 @@
+package cachewriter_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/rucflow/rucflow/cachewriter"
+	"github.com/rucflow/rucflow/shared/embedded"
+	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/store"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	token = "t0ken"
+	// patience is how long a test waits for what must come.
+	patience = 10 * time.Second
+	day      = 24 * time.Hour
+)
+
+var (
+	number = ruc.MustParse("20131312955")
+	second = ruc.MustParse("20100055237")
+
+	settings = cachewriter.Config{CacheTTL: 7 * day, NegativeTTL: time.Hour, Grace: 30 * day, EventsMaxAge: 45 * day}
+)
+
+// rig is a NATS server on which cachewriters run.
+type rig struct {
+	t    *testing.T
+	dir  string
+	bus  *embedded.Server
+	nc   *nats.Conn // the test's own connection
+	js   jetstream.JetStream
+	jobs uint64
+	last uint64 // sequence of the event stored last
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir()}
+	r.startBus("127.0.0.1:0")
+	t.Cleanup(func() { r.bus.Stop() })
+	r.nc = r.connect("test")
+	var err error
+	if r.js, err = jetstream.New(r.nc); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) startBus(addr string) {
+	r.t.Helper()
+	var err error
+	if r.bus, err = embedded.Start(context.Background(), embedded.Config{StoreDir: r.dir, Addr: addr, Token: token}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// restartBus kills the NATS server and starts it again on its files.
+func (r *rig) restartBus() {
+	r.t.Helper()
+	addr := strings.TrimPrefix(r.bus.URL(), "nats://")
+	r.bus.Stop()
+	r.startBus(addr)
+	eventually(r.t, "the test is connected again", r.nc.IsConnected)
+}
+
+func (r *rig) connect(role string) *nats.Conn {
+	r.t.Helper()
+	nc, err := service.NATSConfig{URL: r.bus.URL(), Token: token}.Connect(role, zerolog.Nop())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(nc.Close)
+	return nc
+}
+
+func (r *rig) deps(s cachewriter.Store) cachewriter.Deps {
+	return cachewriter.Deps{
+		NATS: r.connect("cachewriter"), Store: s, Log: zerolog.Nop(), Now: time.Now,
+		Registry: prometheus.NewRegistry(), Provision: true, Source: ruc.FuenteReplica,
+	}
+}
+
+// run starts a cachewriter and returns once it has its consumer; stop, which the
+// end of the test calls too, ends it.
+func (r *rig) run(deps cachewriter.Deps) (stop func()) {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- cachewriter.Run(ctx, settings, deps) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				r.t.Errorf("Run: %v", err)
+			}
+		case <-time.After(patience):
+			r.t.Error("Run did not return")
+		}
+	})
+	r.t.Cleanup(stop)
+	eventually(r.t, "the consumer is there", func() bool { _, err := r.state(); return err == nil })
+	return stop
+}
+
+// eventually waits until ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("in vain: %s", what)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+func (r *rig) state() (*jetstream.ConsumerInfo, error) {
+	c, err := r.js.Consumer(r.t.Context(), wire.StreamEvents, wire.ConsumerCachewriter)
+	if err != nil {
+		return nil, err
+	}
+	return c.CachedInfo(), nil
+}
+
+// settled waits until every event stored so far is acknowledged. The last of them
+// must be an answer. Nothing being pending would not do: a consumer learns of a
+// message a moment after its publisher.
+func (r *rig) settled() {
+	r.t.Helper()
+	eventually(r.t, "everything is acknowledged", func() bool {
+		info, err := r.state()
+		return err == nil && info.AckFloor.Stream >= r.last && info.NumAckPending == 0
+	})
+}
+
+// publish stores an answer as event and returns its sequence.
+func (r *rig) publish(a ruc.Answer) uint64 {
+	r.t.Helper()
+	r.jobs++
+	job := wire.Job{Seq: r.jobs, Time: time.Now()}
+	return r.store(wire.ResolvedEvent(a.RUC, job, encode(r.t, a), a.Fuente, time.Now()))
+}
+
+func (r *rig) store(m *nats.Msg) uint64 {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	ack, err := r.js.PublishMsg(ctx, m)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.last = ack.Sequence
+	return r.last
+}
+
+func foundAt(n ruc.Number, name ruc.Text, at time.Time) ruc.Answer {
+	return ruc.Found(n, ruc.Record{RazonSocial: name}, at, ruc.FuenteReplica, ruc.MotorChrome)
+}
+
+func missingAt(n ruc.Number, at time.Time) ruc.Answer {
+	return ruc.Missing(n, at, ruc.FuenteReplica, ruc.MotorChrome)
+}
+
+func encode(t *testing.T, a ruc.Answer) []byte {
+	t.Helper()
+	b, err := a.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// putFunc is a store of one function.
+type putFunc func(ctx context.Context, entries []store.Entry) error
+
+func (f putFunc) Put(ctx context.Context, entries []store.Entry) error { return f(ctx, entries) }
+
+// shelf remembers what it was given.
+type shelf struct {
+	mu      sync.Mutex
+	entries []store.Entry
+}
+
+func (s *shelf) Put(_ context.Context, entries []store.Entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries = append(s.entries, entries...)
+	return nil
+}
+
+func (s *shelf) all() []store.Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]store.Entry(nil), s.entries...)
+}
+
+// count returns how many different events were put.
+func (s *shelf) count() int {
+	seqs := map[uint64]bool{}
+	for _, e := range s.all() {
+		seqs[e.Version.Seq] = true
+	}
+	return len(seqs)
+}

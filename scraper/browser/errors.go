@@ -1,0 +1,84 @@
+package browser
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/rucflow/rucflow/scraper/sunat"
+)
+
+// Why a tab or a browser ended; set as the cause of its life context.
+var (
+	errCrashed  = errors.New("browser: the tab's renderer died")
+	errDetached = errors.New("browser: the tab was closed")
+	errStuck    = errors.New("browser: a dialog in the tab cannot be answered")
+	errLost     = errors.New("browser: the connection to Chromium is gone")
+	errFrozen   = errors.New("browser: Chromium does not answer")
+	errUnstable = errors.New("browser: tabs do not open")
+)
+
+// errRefused is the form's own refusal of a number that passed our check.
+var errRefused = &sunat.VisitError{Cause: sunat.CauseDialog, Err: errors.New("browser: the form refused the number")}
+
+// lostCause names the end of a browser for logs and metrics.
+func lostCause(err error) string {
+	switch {
+	case errors.Is(err, errFrozen):
+		return "frozen"
+	case errors.Is(err, errUnstable):
+		return "unstable"
+	default:
+		return "lost"
+	}
+}
+
+// classify turns whatever ended a visit into what Visit promises. It is the only
+// place that does, because the errors of the protocol alone do not say: a killed
+// browser arrives as an exit error that wraps context.Canceled and so looks like a
+// caller that went away, and a command to a crashed tab is never answered at all and
+// ends as a deadline. The caller's own context and the tab's life are therefore
+// asked first, in this order.
+func classify(err error, caller context.Context, t *tab) error {
+	var visit *sunat.VisitError
+	switch {
+	case err == nil:
+		return nil
+	case caller.Err() != nil:
+		return caller.Err()
+	case errors.As(err, &visit):
+		return visit
+	case t.chrome.lost():
+		return &sunat.VisitError{Cause: sunat.CauseLost, Err: errors.Join(context.Cause(t.chrome.life), err)}
+	case t.life.Err() != nil:
+		return &sunat.VisitError{Cause: sunat.CauseCrash, Err: context.Cause(t.life)}
+	case errors.Is(err, chromedp.ErrTargetDetached):
+		return &sunat.VisitError{Cause: sunat.CauseCrash, Err: err}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &sunat.VisitError{Cause: sunat.CauseSilent, Err: errors.New("browser: no whole document came in time")}
+	default: // a protocol error: the tab cannot be trusted, and a new one is the mend
+		return &sunat.VisitError{Cause: sunat.CauseCrash, Err: err}
+	}
+}
+
+// networkError names a failed load by Chromium's own code (net/base/net_error_list.h),
+// as "net::ERR_CONNECTION_RESET".
+func networkError(code string) *sunat.VisitError {
+	cause := sunat.CauseNetwork
+	if strings.Contains(code, "ERR_CONNECTION_RESET") {
+		cause = sunat.CauseReset
+	}
+	return &sunat.VisitError{Cause: cause, Err: fmt.Errorf("browser: %s", code)}
+}
+
+// causeOf returns the word under which a visit's failure is counted.
+func causeOf(err error) string {
+	var visit *sunat.VisitError
+	if errors.As(err, &visit) {
+		return string(visit.Cause)
+	}
+	return "cancelled"
+}

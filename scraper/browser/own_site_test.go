@@ -1,0 +1,174 @@
+package browser_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rucflow/rucflow/scraper/browser"
+	"github.com/rucflow/rucflow/scraper/replica"
+	"github.com/rucflow/rucflow/scraper/sunat"
+)
+
+// newOwnSite serves a form that runs script on its button and posts to result: for what
+// the replica does not do.
+func newOwnSite(t *testing.T, script string, result http.HandlerFunc) *site {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /form", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, `<form method="post" action="result"><input id="txtRuc" name="ruc"></form>
+<button id="btnAceptar" onclick="%s">Buscar</button>`, script)
+	})
+	mux.HandleFunc("POST /result", result)
+	mux.HandleFunc("GET /popup", func(http.ResponseWriter, *http.Request) {})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return &site{form: server.URL + "/form"}
+}
+
+const submitForm = "document.forms[0].submit()"
+
+func html(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, "<title>own</title><p>asked: %s</p>%s", r.PostFormValue("ruc"), body)
+	}
+}
+
+func TestVisit_FormRefusesTheNumber(t *testing.T) {
+	r := start(t, newOwnSite(t, "alert('Por favor, ingrese número de RUC válido.')", html("")), nil)
+	began := time.Now()
+	_, err := r.Visit(t.Context(), company, nil)
+	wantCause(t, err, sunat.CauseDialog)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("took %s", took)
+	}
+	if r.events.of(r.events.discarded, "dialog") != 0 {
+		t.Error("a tab was given up for it")
+	}
+}
+
+func TestVisit_DialogOfAFrameDoesNotOpen(t *testing.T) {
+	r := start(t, newOwnSite(t, submitForm, html(`<iframe srcdoc="<script>alert(1)</script>"></iframe>`)), nil)
+	for range 6 {
+		r.visit(t, company)
+	}
+	if len(r.events.discarded) != 0 {
+		t.Errorf("tabs discarded: %v", r.events.discarded)
+	}
+}
+
+// The question whether to leave a page is asked by the browser itself.
+func TestVisit_NativeDialogIsAccepted(t *testing.T) {
+	r := start(t, newOwnSite(t, "onbeforeunload = () => 'stay?'; "+submitForm, html("")), nil)
+	for range 4 {
+		began := time.Now()
+		if p := r.visit(t, company); !strings.Contains(p.HTML, company.String()) {
+			t.Fatalf("page:\n%s", p.HTML)
+		}
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("took %s", took)
+		}
+	}
+}
+
+// A window that does not come through window.open gets past the script, and is closed.
+func TestVisit_WindowOfALinkIsClosed(t *testing.T) {
+	s := newOwnSite(t, submitForm, html(`<a target="_blank" rel="opener" href="popup"></a><script>document.querySelector('a').click()</script>`))
+	r := start(t, s, nil)
+	r.ready(t, 2)
+	before := len(r.of(t, "renderer"))
+	for range 4 {
+		r.visit(t, company)
+	}
+	r.ready(t, 2)
+	eventually(t, "no renderer more", func() bool { return len(r.of(t, "renderer")) <= before })
+}
+
+func TestVisit_ConnectionResetHalfWay(t *testing.T) {
+	s := newOwnSite(t, submitForm, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "5000")
+		html("half of it")(w, new(http.Request))
+		_ = http.NewResponseController(w).Flush()
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		_ = conn.Close()
+	})
+	r := start(t, s, nil)
+	began := time.Now()
+	_, err := r.Visit(t.Context(), company, nil)
+	wantCause(t, err, sunat.CauseReset)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestVisit_PageThatGoesElsewhereByItself(t *testing.T) {
+	s := newOwnSite(t, submitForm, html(`<div class="list-group">rows</div><script>location = 'popup'</script>`))
+	r := start(t, s, nil)
+	for range 6 {
+		r.visit(t, company)
+	}
+}
+
+func TestVisit_GateIsOpenFromTheFormUntilTheQueryLeaves(t *testing.T) {
+	s := newSite(t, replica.Config{ResultDelay: 300 * time.Millisecond})
+	r := start(t, s, nil)
+	r.ready(t, 2)
+	left := make(chan time.Duration, 2)
+	var opened time.Time
+	_, err := r.Visit(context.Background(), company, func(context.Context) (func(), error) {
+		if s.Stats().Posts != 0 {
+			t.Error("the query left before the gate opened")
+		}
+		opened = time.Now()
+		return func() { left <- time.Since(opened) }, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(left)
+	if after, told := <-left; !told || after > 250*time.Millisecond {
+		t.Errorf("told %t, %s after the gate opened", told, after)
+	}
+	if _, twice := <-left; twice {
+		t.Error("told twice")
+	}
+}
+
+func TestVisit_GateThatStaysShutEndsTheVisitAsItSays(t *testing.T) {
+	s := newSite(t, replica.Config{})
+	r := start(t, s, nil)
+	shut := errors.New("no turn")
+	if _, err := r.Visit(t.Context(), company, func(context.Context) (func(), error) { return nil, shut }); !errors.Is(err, shut) {
+		t.Errorf("error %v", err)
+	}
+	if posts := s.Stats().Posts; posts != 0 {
+		t.Errorf("%d queries left", posts)
+	}
+	r.visit(t, company)
+}
+
+func TestVisit_TabDiesAtTheGate(t *testing.T) {
+	s := newSite(t, replica.Config{})
+	r := start(t, s, func(c *browser.Config) { c.Slots = 1 })
+	r.ready(t, 1)
+	_, err := r.Visit(t.Context(), company, func(ctx context.Context) (func(), error) {
+		r.signal(t, "renderer", kill)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	wantCause(t, err, sunat.CauseCrash)
+	r.visit(t, company)
+}
