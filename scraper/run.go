@@ -161,10 +161,12 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 
 // stopped turns an error that came of being told to stop into nil.
 func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return fmt.Errorf("scraper.Run: %w", err)
 	}
-	return fmt.Errorf("scraper.Run: %w", err)
 }
 
 const flushTimeout = time.Second

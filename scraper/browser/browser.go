@@ -384,13 +384,13 @@ func (b *Browser) stopTaking() { b.quitOnce.Do(func() { close(b.quit) }) }
 // then returns nil.
 func (b *Browser) start(ctx context.Context, cause string, retry *backoff.ExponentialBackOff) *generation {
 	for ctx.Err() == nil {
-		began := time.Now()
+		began := b.now()
 		c, err := launch(ctx, b.cfg, b.path, b.log)
 		if err == nil {
 			b.version.Store(&c.version)
 			b.obs.BrowserStarted(cause)
 			b.log.Info().Str("cause", cause).Str("version", c.version).Int("pid", c.pid).
-				Dur("took", time.Since(began)).Msg("browser started")
+				Dur("took", b.now().Sub(began)).Msg("browser started")
 			return newGeneration(b, c)
 		}
 		if ctx.Err() != nil {

@@ -152,7 +152,7 @@ func TestVisit_FailuresHaveTheirCause(t *testing.T) {
 	t.Run("no renderer burns on", func(t *testing.T) {
 		eventually(t, "renderers at rest", func() bool {
 			before := ticks(r.of(t, "renderer"))
-			time.Sleep(200 * time.Millisecond) // the measure itself: CPU time over a span
+			<-time.After(200 * time.Millisecond) // the measure itself: CPU time over a span
 			return ticks(r.of(t, "renderer"))-before <= 4
 		})
 	})
@@ -175,7 +175,7 @@ func TestVisit_RendererKilled(t *testing.T) {
 	s := newSite(t, replica.Config{})
 	r := start(t, s, nil)
 	r.ready(t, 2)
-	err, took := r.visitWhile(t, s, func() { r.signal(t, "renderer", kill) })
+	took, err := r.visitWhile(t, s, func() { r.signal(t, "renderer", kill) })
 	wantCause(t, err, sunat.CauseCrash)
 	if took > time.Second {
 		t.Errorf("noticed after %s", took)
@@ -197,7 +197,7 @@ func TestVisit_BrowserKilled(t *testing.T) {
 	s := newSite(t, replica.Config{})
 	r := start(t, s, nil)
 	r.ready(t, 2)
-	err, took := r.visitWhile(t, s, func() { r.signal(t, "", kill) })
+	took, err := r.visitWhile(t, s, func() { r.signal(t, "", kill) })
 	wantCause(t, err, sunat.CauseLost)
 	if took > time.Second {
 		t.Errorf("noticed after %s", took)
@@ -232,7 +232,7 @@ func TestVisit_CallerGone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var cancelled time.Time
-	err, _ := r.visitCtx(ctx, t, s, func() { cancelled = time.Now(); cancel() })
+	_, err := r.visitCtx(ctx, t, s, func() { cancelled = time.Now(); cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
@@ -243,7 +243,7 @@ func TestVisit_CallerGone(t *testing.T) {
 
 	deadline, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	err, _ = r.visitCtx(deadline, t, s, func() {})
+	_, err = r.visitCtx(deadline, t, s, func() {})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}
@@ -280,7 +280,7 @@ func TestVisit_IdleTabLeavesTheSiteAndComesBack(t *testing.T) {
 	r := start(t, s, func(c *browser.Config) { c.IdleReload = 50 * time.Millisecond; c.Slots = 1 })
 	r.ready(t, 1)
 	forms := s.Stats().Forms
-	time.Sleep(300 * time.Millisecond) // that nothing happens takes a span to see
+	<-time.After(300 * time.Millisecond) // that nothing happens takes a span to see
 	if got := s.Stats().Forms; got != forms || r.Ready() != 1 {
 		t.Errorf("idle: %d forms more, %d ready", got-forms, r.Ready())
 	}
@@ -361,11 +361,11 @@ func kill(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
 
 // visitWhile starts a visit that the site never answers, does the deed once the POST has
 // arrived, and returns how the visit ended and how long after the deed.
-func (r *rig) visitWhile(t *testing.T, s *site, deed func()) (error, time.Duration) {
+func (r *rig) visitWhile(t *testing.T, s *site, deed func()) (time.Duration, error) {
 	return r.visitCtx(t.Context(), t, s, deed)
 }
 
-func (r *rig) visitCtx(ctx context.Context, t *testing.T, s *site, deed func()) (error, time.Duration) {
+func (r *rig) visitCtx(ctx context.Context, t *testing.T, s *site, deed func()) (took time.Duration, err error) {
 	t.Helper()
 	s.fail(t, replica.Fault{Kind: replica.FaultHang, On: replica.OnResult})
 	defer s.ClearFaults()
@@ -378,5 +378,6 @@ func (r *rig) visitCtx(ctx context.Context, t *testing.T, s *site, deed func()) 
 	eventually(t, "the POST", func() bool { return s.Stats().Posts > posts })
 	began := time.Now()
 	deed()
-	return <-ended, time.Since(began)
+	err = <-ended
+	return time.Since(began), err
 }

@@ -85,7 +85,7 @@ func isELF(path string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // nothing was written
 	magic := make([]byte, 4)
 	_, err = io.ReadFull(f, magic)
 	return err == nil && bytes.Equal(magic, []byte("\x7fELF"))
@@ -168,13 +168,11 @@ func launch(ctx context.Context, cfg Config, path string, log zerolog.Logger) (_
 	select {
 	case err = <-started:
 	case <-watchdog.C:
-		err = fmt.Errorf("no answer within %s", startWait)
 		kill() // the process, and so the call; c.cancel works only once
-		<-started
+		err = errors.Join(fmt.Errorf("no answer within %s", startWait), <-started)
 	case <-ctx.Done():
-		err = ctx.Err()
 		kill()
-		<-started
+		err = errors.Join(ctx.Err(), <-started)
 	}
 	if command != nil && command.Process != nil {
 		c.pid = command.Process.Pid

@@ -42,7 +42,7 @@ func lostCause(err error) string {
 // caller that went away, and a command to a crashed tab is never answered at all and
 // ends as a deadline. The caller's own context and the tab's life are therefore
 // asked first, in this order.
-func classify(err error, caller context.Context, t *tab) error {
+func classify(caller context.Context, err error, t *tab) error {
 	var visit *sunat.VisitError
 	switch {
 	case err == nil:

@@ -20,17 +20,14 @@ func ownGroup() *syscall.SysProcAttr {
 // killGroup kills the process group pgid until nothing of it runs, for at most limit:
 // a helper may be forked while the signal is on its way.
 func killGroup(pgid int, limit time.Duration) error {
-	for deadline := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
-		if err := syscall.Kill(-pgid, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) {
-			return nil
-		}
-		if len(groupMembers(pgid)) == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return errors.New("browser: processes of Chromium survive")
-		}
+	gone := poll(limit, 5*time.Millisecond, func() bool {
+		err := syscall.Kill(-pgid, syscall.SIGKILL)
+		return errors.Is(err, syscall.ESRCH) || len(groupMembers(pgid)) == 0
+	})
+	if !gone {
+		return errors.New("browser: processes of Chromium survive")
 	}
+	return nil
 }
 
 // groupMembers returns the processes of the group that run. Zombies do not count:

@@ -233,7 +233,7 @@ func (s *slot) warm(t *tab) (verdict string, rest time.Duration) {
 		log.Int("status", p.Status).Str("url", p.URL).Msg("another page came instead of the form")
 		return verdictKeep, rest
 	}
-	err = classify(err, s.g.idle, t)
+	err = classify(s.g.idle, err, t)
 	log.Err(err).Msg("form did not come")
 	if causeOf(err) == string(sunat.CauseReset) || causeOf(err) == string(sunat.CauseNetwork) {
 		return verdictKeep, rest
@@ -254,7 +254,7 @@ func (s *slot) visit(t *tab, j *job) string {
 		j.reply <- outcome{err: shut.err}
 		return verdictKeep
 	}
-	err = classify(err, j.ctx, t)
+	err = classify(j.ctx, err, t)
 	j.reply <- outcome{page: p, err: err}
 
 	log := s.b.log.Debug()

@@ -61,18 +61,33 @@ func newOwnedDir(parent string) (_ *ownedDir, err error) {
 // to create files a moment after it died, so it tries for two seconds.
 func (d *ownedDir) remove() error {
 	if d.lock != nil {
-		defer d.lock.Close()
+		defer func() { _ = d.lock.Close() }() // releases the lock
 	}
 	return removeAll(d.path, 2*time.Second)
 }
 
-func removeAll(path string, limit time.Duration) error {
-	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
-		err := os.RemoveAll(path)
-		if err == nil || time.Now().After(deadline) {
-			return err
+func removeAll(path string, limit time.Duration) (err error) {
+	poll(limit, 10*time.Millisecond, func() bool {
+		err = os.RemoveAll(path)
+		return err == nil
+	})
+	return err
+}
+
+// poll calls done at once and then every so often until it is true or limit has passed;
+// it reports which.
+func poll(limit, every time.Duration, done func() bool) bool {
+	timeout, tick := time.NewTimer(limit), time.NewTicker(every)
+	defer timeout.Stop()
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-timeout.C:
+			return false
+		case <-tick.C:
 		}
 	}
+	return true
 }
 
 // sweepDirs removes the directories under parent whose owner was killed, and returns
@@ -116,6 +131,6 @@ func orphaned(name, path string) bool {
 	if err != nil {
 		return false
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }() // releases the lock
 	return lockFile(lock) == nil
 }
