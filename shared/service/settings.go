@@ -2,6 +2,7 @@ package service
 
 import (
 	"encoding"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -90,10 +91,11 @@ func Load(cfg any, environ []string) error {
 	vars, emptied := map[string]string{}, map[string]bool{}
 	for _, kv := range environ {
 		name, value, ok := strings.Cut(kv, "=")
-		if ok && value != "" {
+		if emptied[name] = ok && value == ""; emptied[name] {
+			delete(vars, name) // the last of several counts
+		} else if ok {
 			vars[name] = value
 		}
-		emptied[name] = ok && value == ""
 	}
 	for _, f := range fields(reflect.ValueOf(cfg)) {
 		path, given := vars[f.name+fileSuffix]
@@ -116,7 +118,7 @@ func Load(cfg any, environ []string) error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("service.Load: %w", err)
+		return fmt.Errorf("service.Load: %w", named(err, fields(reflect.ValueOf(cfg))))
 	}
 	for _, f := range fields(reflect.ValueOf(cfg)) {
 		if f.keepEmpty && emptied[f.name] {
@@ -126,9 +128,33 @@ func Load(cfg any, environ []string) error {
 	return nil
 }
 
+// named gives parse errors the names of the variables; the library knows only the
+// struct's fields.
+func named(err error, all []field) error {
+	var parse env.ParseError
+	var several env.AggregateError
+	if errors.As(err, &several) {
+		errs := make([]error, len(several.Errors))
+		for i, e := range several.Errors {
+			errs[i] = named(e, all)
+		}
+		return errors.Join(errs...)
+	}
+	if !errors.As(err, &parse) {
+		return err
+	}
+	for _, f := range all {
+		if f.goName == parse.Name {
+			return fmt.Errorf("%s: %w", f.name, parse.Err)
+		}
+	}
+	return err
+}
+
 // field is one setting of a struct.
 type field struct {
 	name, def, help string
+	goName          string
 	secret          bool
 	keepEmpty       bool
 	value           reflect.Value
@@ -150,7 +176,7 @@ func fields(v reflect.Value) []field {
 				walk(v.Field(i))
 			case name != "" && !slices.ContainsFunc(all, func(f field) bool { return f.name == name }):
 				all = append(all, field{
-					name: name, def: sf.Tag.Get(tagDefault), help: sf.Tag.Get(tagHelp),
+					name: name, goName: sf.Name, def: sf.Tag.Get(tagDefault), help: sf.Tag.Get(tagHelp),
 					secret: sf.Tag.Get(tagSecret) == "true", keepEmpty: sf.Tag.Get(tagEmpty) == "keep", value: v.Field(i),
 				})
 			}

@@ -47,7 +47,7 @@ func TestLoad_ErrorsNameTheVariable(t *testing.T) {
 	for _, kv := range []string{"PACE=often", "PACE=-1s", "SIZE=big", "SIZE=-1"} {
 		var s settings
 		name, _, _ := strings.Cut(kv, "=")
-		if err := service.Load(&s, []string{kv}); err == nil || !strings.Contains(strings.ToUpper(err.Error()), name) {
+		if err := service.Load(&s, []string{kv}); err == nil || !strings.Contains(err.Error(), name+": ") {
 			t.Errorf("%s: %v", kv, err)
 		}
 	}
