@@ -88,7 +88,7 @@ func (f *File) Get(_ context.Context, n ruc.Number) (value []byte, ok bool, err 
 	if err != nil {
 		return nil, false, fmt.Errorf("store.File.Get: %w", err)
 	}
-	if len(h.value) == 0 || !f.now().Before(h.expires) {
+	if !f.serves(h) {
 		return nil, false, nil
 	}
 	return h.value, true, nil
@@ -129,6 +129,62 @@ func (f *File) Delete(_ context.Context, n ruc.Number) error {
 	}
 	return nil
 }
+
+// DeletePattern is Delete for every number that pattern (digits and asterisks)
+// matches, or only counts them. What is put meanwhile may or may not be met.
+func (f *File) DeletePattern(ctx context.Context, pattern string, dryRun bool) (n int, err error) {
+	pattern, err = parsePattern(pattern)
+	if err != nil {
+		return 0, err
+	}
+	err = filepath.WalkDir(f.dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return ignoreMissing(err) // another process was faster
+		}
+		number, isAnswer := numberOf(d.Name())
+		if !isAnswer || !matches(pattern, number) {
+			return nil
+		}
+		if dryRun {
+			if f.holdsAt(path) {
+				n++
+			}
+			return nil
+		}
+		return f.replace(number, func(old held, found bool) (held, bool) {
+			if !found || !f.serves(old) {
+				return held{}, false
+			}
+			n++
+			old.value = nil
+			return old, true
+		})
+	})
+	if err != nil {
+		return n, fmt.Errorf("store.File.DeletePattern: %w", err)
+	}
+	return n, nil
+}
+
+// numberOf returns the number whose answer is in a file of this name.
+func numberOf(name string) (n ruc.Number, ok bool) {
+	digits, ok := strings.CutSuffix(name, fileSuffix)
+	n, err := ruc.Parse(digits)
+	return n, ok && err == nil
+}
+
+// holdsAt reports whether the file at path has a value that may be served. A
+// damaged one has none.
+func (f *File) holdsAt(path string) bool {
+	h, err := readFile(path)
+	return err == nil && f.serves(h)
+}
+
+// serves reports whether h has a value that may still be served.
+func (f *File) serves(h held) bool { return len(h.value) > 0 && f.now().Before(h.expires) }
 
 // replace changes one file under its folder's lock.
 func (f *File) replace(n ruc.Number, change func(old held, found bool) (held, bool)) error {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -91,6 +92,35 @@ func (m *Memory) Delete(_ context.Context, n ruc.Number) error {
 		return old, otter.WriteOp
 	})
 	return nil
+}
+
+// DeletePattern is Delete for every number that pattern (digits and asterisks)
+// matches, or only counts them.
+func (m *Memory) DeletePattern(ctx context.Context, pattern string, dryRun bool) (n int, err error) {
+	pattern, err = parsePattern(pattern)
+	if err != nil {
+		return 0, err
+	}
+	for _, number := range slices.Collect(m.cache.Keys()) {
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		if !matches(pattern, number) {
+			continue
+		}
+		m.cache.ComputeIfPresent(number, func(old held) (held, otter.ComputeOp) {
+			if old.value == nil || !m.now().Before(old.expires) {
+				return old, otter.CancelOp
+			}
+			n++
+			if dryRun {
+				return old, otter.CancelOp
+			}
+			old.value = nil
+			return old, otter.WriteOp
+		})
+	}
+	return n, nil
 }
 
 // Claim marks the store as one of source's data; ErrOtherSource if it is

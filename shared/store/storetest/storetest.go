@@ -22,6 +22,7 @@ type Store interface {
 	Get(ctx context.Context, n ruc.Number) ([]byte, bool, error)
 	Put(ctx context.Context, entries []store.Entry) error
 	Delete(ctx context.Context, n ruc.Number) error
+	DeletePattern(ctx context.Context, pattern string, dryRun bool) (int, error)
 	Claim(ctx context.Context, source string) error
 	Close() error
 }
@@ -149,6 +150,88 @@ func Run(t *testing.T, open func(t *testing.T) (s Store, advance func(time.Durat
 			t.Fatal(err)
 		}
 		want(t, s, n, "")
+	})
+	t.Run("a tombstone expires when the answer would have", func(t *testing.T) {
+		s, advance := open(t)
+		put(t, s, "five", at(5), 10*time.Second)
+		if err := s.Delete(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		advance(8 * time.Second)
+		put(t, s, "four", at(4), time.Hour)
+		want(t, s, n, "")
+		advance(3 * time.Second)
+		put(t, s, "four", at(4), time.Hour)
+		want(t, s, n, "four")
+	})
+	t.Run("a pattern deletes what it matches and nothing else", func(t *testing.T) {
+		s, advance := open(t)
+		numbers := []ruc.Number{n, other, ruc.MustParse("20100047218"), ruc.FromPrefix("1010004721")}
+		entries := make([]store.Entry, len(numbers))
+		for i, n := range numbers {
+			entries[i] = store.Entry{RUC: n, Value: []byte("a"), Version: at(uint64(i + 1)), TTL: time.Hour}
+		}
+		expired := store.Entry{RUC: ruc.FromPrefix("2010099999"), Value: []byte("a"), Version: at(9), TTL: time.Second}
+		if err := s.Put(t.Context(), append(entries, expired)); err != nil {
+			t.Fatal(err)
+		}
+		advance(2 * time.Second)
+		deletes := func(pattern string, dryRun bool, count int) {
+			t.Helper()
+			got, err := s.DeletePattern(t.Context(), pattern, dryRun)
+			if err != nil || got != count {
+				t.Errorf("DeletePattern(%q, %v) = %d, %v; want %d", pattern, dryRun, got, err, count)
+			}
+		}
+		for pattern, count := range map[string]int{
+			"*": 4, "2010*": 2, "**2010**": 2, "*47218": 1, "20131312955": 1, "20131312956": 0, "2*0*5*": 2, "201": 0,
+		} {
+			deletes(pattern, true, count)
+		}
+		for _, n := range numbers {
+			want(t, s, n, "a")
+		}
+		deletes("2010*", false, 2)
+		deletes("2010*", false, 0)
+		want(t, s, n, "a")
+		want(t, s, other, "")
+		if err := s.Put(t.Context(), entries); err != nil {
+			t.Fatal(err)
+		}
+		want(t, s, other, "")
+		deletes("*", false, 2)
+		want(t, s, n, "")
+	})
+	t.Run("a pattern deletes many", func(t *testing.T) {
+		s, _ := open(t)
+		numbers := Numbers(1200)
+		entries := make([]store.Entry, len(numbers))
+		for i, n := range numbers {
+			entries[i] = store.Entry{RUC: n, Value: []byte("a"), Version: at(uint64(i + 1)), TTL: time.Hour}
+		}
+		if err := s.Put(t.Context(), entries); err != nil {
+			t.Fatal(err)
+		}
+		for _, dryRun := range []bool{true, false} {
+			if got, err := s.DeletePattern(t.Context(), "20*", dryRun); err != nil || got != len(numbers) {
+				t.Errorf("DeletePattern, dry run %v: %d, %v; want %d", dryRun, got, err, len(numbers))
+			}
+		}
+		for _, n := range numbers {
+			want(t, s, n, "")
+		}
+	})
+	t.Run("what is no pattern is refused in Spanish", func(t *testing.T) {
+		s, _ := open(t)
+		put(t, s, "a", at(1), time.Hour)
+		for _, pattern := range []string{"", "20?", "[0-9]*", "2010 *", "sunat:*", "201313129551*", "٢٠*", `\*`} {
+			got, err := s.DeletePattern(t.Context(), pattern, false)
+			var e *ruc.Error
+			if got != 0 || !errors.As(err, &e) || e.Code != ruc.BadBody || e.Detail == "" {
+				t.Errorf("DeletePattern(%q) = %d, %v; want %s", pattern, got, err, ruc.BadBody)
+			}
+		}
+		want(t, s, n, "a")
 	})
 	t.Run("after an expiry an answer comes in whatever its version", func(t *testing.T) {
 		s, advance := open(t)

@@ -1,0 +1,278 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+)
+
+// putChunk bounds one pipeline. Beyond 250 events a batch gained nothing, and a
+// server answers others only between its commands.
+const putChunk = 500
+
+// putScript sets a value and its version unless the version held is as new. The
+// versions are of equal length (see encodeVersion), so comparing text compares
+// them; as Lua's numbers they would lose digits beyond 2^53.
+//
+// KEYS: value, version. ARGV: value, version, seconds.
+var putScript = redis.NewScript(`local held = redis.call('GET', KEYS[2])
+if held and held >= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+return 1`)
+
+// encodeVersion writes a version as text that sorts as versions do.
+func encodeVersion(v Version) string { return fmt.Sprintf("%019d.%020d", v.Epoch, v.Seq) }
+
+// lifetime is ttl in whole seconds, as TTL shows it: never longer than ttl, except
+// that the least that a key can live is one.
+func lifetime(ttl time.Duration) time.Duration { return max(ttl.Truncate(time.Second), time.Second) }
+
+// Put keeps the entries that are newer than what is held. On an error some of
+// them may have been kept; putting the same again is harmless. It returns within
+// a few seconds when Redis does not answer.
+func (r *Redis) Put(ctx context.Context, entries []Entry) error {
+	live := make([]Entry, 0, len(entries))
+	for _, e := range entries {
+		if e.TTL > 0 {
+			live = append(live, e)
+		}
+	}
+	err := r.write(ctx, func(c redis.UniversalClient) error {
+		for chunk := range slices.Chunk(live, putChunk) {
+			if err := r.putChunk(ctx, c, chunk); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("store.Redis.Put: %w", err)
+	}
+	return nil
+}
+
+// write runs a change once the marker is known to be ours.
+func (r *Redis) write(ctx context.Context, change func(redis.UniversalClient) error) error {
+	if refused := r.refusal.Load(); refused != nil {
+		return *refused
+	}
+	c, err := r.writer.get()
+	if err != nil {
+		return err
+	}
+	if r.now().UnixNano()-r.claimed.Load() > int64(probeInterval) {
+		err = r.claim(ctx, c)
+	}
+	if err == nil {
+		err = change(c)
+	}
+	r.wrote(ctx, err)
+	if err != nil {
+		return withoutArguments(err)
+	}
+	return nil
+}
+
+// wrote remembers how a write went, unless its caller broke it off.
+func (r *Redis) wrote(ctx context.Context, err error) {
+	if err == nil || errors.Is(err, ErrOtherSource) || ctx.Err() == nil {
+		r.up.Store(err == nil)
+	}
+}
+
+func (r *Redis) putChunk(ctx context.Context, c redis.UniversalClient, entries []Entry) error {
+	if r.noScripts.Load() {
+		return putWatched(ctx, c, entries)
+	}
+	unknown, err := runScript(ctx, c, entries, putScript.EvalSha)
+	if err == nil && len(unknown) > 0 {
+		// A server that was restarted, or a node that is new. EVAL runs the script
+		// and leaves it there for the next EVALSHA.
+		_, err = runScript(ctx, c, unknown, putScript.Eval)
+	}
+	if !refusesScripts(err) {
+		return err
+	}
+	if err := putWatched(ctx, c, entries); err != nil {
+		return err
+	}
+	if r.noScripts.CompareAndSwap(false, true) {
+		r.log.Warn().Msg("Redis runs no scripts; answers are stored by transactions, which is slower")
+	}
+	return nil
+}
+
+// refusesScripts reports whether the server, or the rights of our user, leave
+// EVAL or EVALSHA out.
+func refusesScripts(err error) bool {
+	return redis.HasErrorPrefix(err, "unknown command") || redis.IsPermissionError(err)
+}
+
+type runFunc func(ctx context.Context, c redis.Scripter, keys []string, args ...any) *redis.Cmd
+
+// runScript runs the script for every entry, in one pipeline, and returns the
+// entries for which the server did not know it. The pipeline's own error is one of
+// its commands' and is not looked at.
+func runScript(ctx context.Context, c redis.UniversalClient, entries []Entry, run runFunc) (unknown []Entry, err error) {
+	cmds := make([]*redis.Cmd, len(entries))
+	_, _ = c.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, e := range entries {
+			seconds := int64(lifetime(e.TTL) / time.Second)
+			cmds[i] = run(ctx, p, []string{valueKey(e.RUC), versionKey(e.RUC)}, e.Value, encodeVersion(e.Version), seconds)
+		}
+		return nil
+	})
+	failed := 0
+	for i, cmd := range cmds {
+		switch cmdErr := cmd.Err(); {
+		case cmdErr == nil:
+		case redis.HasErrorPrefix(cmdErr, "NOSCRIPT"):
+			unknown = append(unknown, entries[i])
+		default:
+			if failed++; failed == 1 {
+				err = cmdErr
+			}
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%d of %d entries: %w", failed, len(entries), err)
+	}
+	return unknown, err
+}
+
+// putWatched does what the script does by optimistic transactions, one entry at a
+// time: three round trips each instead of a share in one.
+func putWatched(ctx context.Context, c redis.UniversalClient, entries []Entry) error {
+	for _, e := range entries {
+		version, ttl := encodeVersion(e.Version), lifetime(e.TTL)
+		var err error = redis.TxFailedErr
+		// A transaction fails because another writer's succeeded, so this ends: at
+		// the latest when what is held is as new.
+		for errors.Is(err, redis.TxFailedErr) && ctx.Err() == nil {
+			err = c.Watch(ctx, func(tx *redis.Tx) error {
+				held, err := tx.Get(ctx, versionKey(e.RUC)).Result()
+				if err != nil && !errors.Is(err, redis.Nil) || held >= version {
+					return err
+				}
+				_, err = tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
+					p.Set(ctx, valueKey(e.RUC), e.Value, ttl)
+					p.Set(ctx, versionKey(e.RUC), version, ttl)
+					return nil
+				})
+				return err
+			}, versionKey(e.RUC))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Delete forgets the value of n. Answers not newer than it stay out, for as long
+// as it would have lived.
+func (r *Redis) Delete(ctx context.Context, n ruc.Number) error {
+	err := r.write(ctx, func(c redis.UniversalClient) error { return c.Del(ctx, valueKey(n)).Err() })
+	if err != nil {
+		return fmt.Errorf("store.Redis.Delete: %w", err)
+	}
+	return nil
+}
+
+// scanCount is how many keys a server looks at for one SCAN, in which time it
+// answers nobody else: well under a millisecond.
+const scanCount = 500
+
+// DeletePattern is Delete for every number that pattern matches, or only counts
+// them. It looks at the keys by SCAN, of a cluster at all masters, so what is put
+// meanwhile may or may not be met.
+func (r *Redis) DeletePattern(ctx context.Context, pattern string, dryRun bool) (n int, err error) {
+	match, err := parsePattern(pattern)
+	if err != nil {
+		return 0, err
+	}
+	err = r.write(ctx, func(c redis.UniversalClient) error {
+		d := deletion{client: c, dryRun: dryRun, met: map[ruc.Number]struct{}{}}
+		var err error
+		if cluster, ok := c.(*redis.ClusterClient); ok {
+			err = cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+				return d.scan(ctx, node, match)
+			})
+		} else {
+			err = d.scan(ctx, c, match)
+		}
+		n = d.n
+		return err
+	})
+	if err != nil {
+		return n, fmt.Errorf("store.Redis.DeletePattern: %w", err)
+	}
+	return n, nil
+}
+
+// deletion counts and deletes what the scans of all nodes find.
+type deletion struct {
+	client redis.UniversalClient
+	dryRun bool
+
+	mu  sync.Mutex
+	n   int
+	met map[ruc.Number]struct{} // by a dry run: SCAN may return a key twice
+}
+
+func (d *deletion) scan(ctx context.Context, node redis.Cmdable, match string) error {
+	for cursor := uint64(0); ; {
+		keys, next, err := node.Scan(ctx, cursor, keyPrefix+match, scanCount).Result()
+		if err == nil {
+			err = d.take(ctx, keys)
+		}
+		if err != nil || next == 0 {
+			return err
+		}
+		cursor = next
+	}
+}
+
+func (d *deletion) take(ctx context.Context, keys []string) error {
+	var numbers []ruc.Number
+	for _, key := range keys {
+		if n, err := ruc.Parse(key[len(keyPrefix):]); err == nil {
+			numbers = append(numbers, n)
+		}
+	}
+	if len(numbers) == 0 {
+		return nil
+	}
+	if d.dryRun {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, n := range numbers {
+			d.met[n] = struct{}{}
+		}
+		d.n = len(d.met)
+		return nil
+	}
+	// One DEL per key: those of a cluster are of many slots.
+	cmds, err := d.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, n := range numbers {
+			p.Del(ctx, valueKey(n))
+		}
+		return nil
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, cmd := range cmds {
+		if del, ok := cmd.(*redis.IntCmd); ok {
+			d.n += int(del.Val())
+		}
+	}
+	return err
+}
