@@ -30,7 +30,7 @@ build: ## the binaries, into bin/
 	@go build -trimpath -o bin/replica ./scraper/cmd/replica
 
 .PHONY: test
-test: need-chromium lint standalone ## everything CI checks: lint, builds, all tests with the race detector
+test: need-chromium need-redis lint standalone ## everything CI checks: lint, builds, all tests with the race detector
 	@go vet work
 	@go test -race -shuffle=on -timeout 9m work
 	@test -n "$${SUNAT_PAGES_DIR:-}" || echo 'SUNAT_PAGES_DIR is not set: the saved pages were not tested.'
@@ -60,6 +60,8 @@ tidy: ## go.mod and go.sum of every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy); done
 
 # A missing program is installed by root on Debian; anybody else is told the line.
-.PHONY: need-chromium
+.PHONY: need-chromium need-redis
 need-chromium:
 	@deploy/need.sh chromium-headless-shell "$${CHROME_PATH:-}" /usr/lib/chromium/chromium-headless-shell /usr/lib/chromium/chromium
+need-redis:
+	@deploy/need.sh redis-server "$$(command -v redis-server || true)"

@@ -72,10 +72,10 @@ func (r *rig) startBus(addr string) {
 // restartBus kills the NATS server and starts it again on its files.
 func (r *rig) restartBus() {
 	r.t.Helper()
-	addr := strings.TrimPrefix(r.bus.URL(), "nats://")
+	addr, before := strings.TrimPrefix(r.bus.URL(), "nats://"), r.nc.Stats().Reconnects
 	r.bus.Stop()
 	r.startBus(addr)
-	eventually(r.t, "the test is connected again", r.nc.IsConnected)
+	eventually(r.t, "the test is connected again", func() bool { return r.nc.Stats().Reconnects > before && r.nc.IsConnected() })
 }
 
 func (r *rig) connect(role string) *nats.Conn {

@@ -20,6 +20,10 @@ const (
 	// A short heartbeat notices a pull that was lost with a server.
 	pullHeartbeat = 500 * time.Millisecond
 	pullRetry     = 200 * time.Millisecond
+	// giveBackDelay is when what a stopping writer gives back is given out again.
+	// At once, it could go to its own last pull, which the server does not yet know
+	// to be over.
+	giveBackDelay = 200 * time.Millisecond
 
 	storeRetryMin, storeRetryMax = 50 * time.Millisecond, 2 * time.Second
 )
@@ -78,8 +82,8 @@ func (w *writer) consume(ctx context.Context) error {
 	}
 }
 
-// giveBack ends a pull. What was fetched ahead goes back at once, for otherwise
-// the server would keep it from every cachewriter until its AckWait is over.
+// giveBack ends a pull. What was fetched ahead goes back, for otherwise the
+// server would keep it from every cachewriter until its AckWait is over.
 func (w *writer) giveBack(events jetstream.MessagesContext) {
 	events.Drain()
 	for {
@@ -92,7 +96,7 @@ func (w *writer) giveBack(events jetstream.MessagesContext) {
 }
 
 func (w *writer) nak(m jetstream.Msg) {
-	if err := m.Nak(); err != nil {
+	if err := m.NakWithDelay(giveBackDelay); err != nil {
 		w.log.Warn().Err(err).Msg("an event could not be given back and will come again later")
 	}
 }

@@ -93,6 +93,33 @@ func TestNATSLookup_Errors(t *testing.T) {
 	}
 }
 
+func TestNATSLookup_ManyAtOnce(t *testing.T) {
+	const callers = 300
+	r := start(t)
+	absent := missingAt(number, r.clock.now())
+	r.publish(absent)
+	r.holds(absent)
+	replies := make(chan *nats.Msg, callers)
+	if _, err := r.nc.ChanSubscribe("replies", replies); err != nil {
+		t.Fatal(err)
+	}
+	for range callers {
+		if err := r.nc.PublishRequest(wire.SubjectLookup, "replies", number.AppendTo(nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range callers {
+		select {
+		case m := <-replies:
+			if m.Header.Get(wire.HeaderError) != string(ruc.NotFound) {
+				t.Fatalf("%v %s", m.Header, m.Data)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%d replies for %d requests", i, callers)
+		}
+	}
+}
+
 func TestNATSLookup_IsAMicroService(t *testing.T) {
 	r := start(t)
 	m, err := r.nc.Request("$SRV.PING."+wire.GatewayService, nil, patience)

@@ -295,6 +295,8 @@ func TestMemory_NewestEventStays(t *testing.T) {
 
 func TestMemory_StoreNeverReplacesAnEvent(t *testing.T) {
 	reading, goOn := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(goOn) })
+	defer release()
 	old := foundAt(number, "ANTES", time.Now())
 	first := sync.OnceValue(func() []byte {
 		close(reading)
@@ -317,7 +319,7 @@ func TestMemory_StoreNeverReplacesAnEvent(t *testing.T) {
 	r.publish(mark) // heard after the other
 	r.scraper(silent)
 	r.holds(mark)
-	close(goOn)
+	release()
 	if a := <-got; a.Header.Get("ETag") != etag(old) {
 		t.Errorf("the reader of the store got %s", a.body)
 	}

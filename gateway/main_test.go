@@ -213,6 +213,17 @@ func (r *rig) scraper(answer func(req micro.Request, n ruc.Number)) *fleet {
 	return r.scraperOn(r.connect("scraper"), answer)
 }
 
+// later is a request that may be answered after its handler has returned.
+type later struct {
+	micro.Request
+	nc *nats.Conn
+}
+
+func (l later) Error(code, word string, data []byte, _ ...micro.RespondOpt) error {
+	header := nats.Header{wire.HeaderErrorCode: {code}, wire.HeaderError: {word}}
+	return l.nc.PublishMsg(&nats.Msg{Subject: l.Reply(), Data: data, Header: header})
+}
+
 func (r *rig) scraperOn(nc *nats.Conn, answer func(req micro.Request, n ruc.Number)) *fleet {
 	r.t.Helper()
 	f := &fleet{}
@@ -229,7 +240,7 @@ func (r *rig) scraperOn(nc *nats.Conn, answer func(req micro.Request, n ruc.Numb
 					r.t.Errorf("the gateway asked for %q", req.Data())
 					return
 				}
-				inHand.Go(func() { answer(req, n) })
+				inHand.Go(func() { answer(later{req, nc}, n) })
 			}),
 		},
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -190,6 +191,8 @@ func TestResolve_RefusesBeyondMaxPending(t *testing.T) {
 	t.Parallel()
 	r := start(t, func(c *gateway.Config, _ *gateway.Deps) { c.MaxPending = 2 })
 	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	defer free()
 	fleet := r.scraper(func(req micro.Request, n ruc.Number) {
 		<-release
 		r.resolves(req, n)
@@ -201,7 +204,7 @@ func TestResolve_RefusesBeyondMaxPending(t *testing.T) {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 	joiner := r.begin(number) // shares, and so costs nothing
-	close(release)
+	free()
 	for _, c := range []<-chan response{one, two, joiner} {
 		if a := <-c; a.StatusCode != http.StatusOK {
 			t.Errorf("%d %s", a.StatusCode, a.body)
@@ -238,6 +241,11 @@ func TestNATSGone_MemoryServesAndTheRestIsRefusedAtOnce(t *testing.T) {
 		p := read(t, res).problem(t)
 		return p.Code == ruc.Unavailable && p.RetryAfter > 0
 	})
+	for range 3 { // not by a wait that ended
+		if p := r.get("/v1/ruc/" + third.String()).problem(t); p.Code != ruc.Unavailable {
+			t.Errorf("%+v", p)
+		}
+	}
 	if got := r.get("/v1/ruc/" + number.String()); got.StatusCode != http.StatusOK || got.Header.Get("ETag") != etag(a) {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}

@@ -222,7 +222,7 @@ func (s *natsSide) handle(req micro.Request) {
 		s.refuse(req, n, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter})
 		return
 	}
-	req = handedOver{req, s.nc}
+	req = wire.HandOver(req, s.nc)
 	s.wg.Go(func() {
 		defer func() { <-s.slots }()
 		ctx, cancel := context.WithTimeout(s.ctx, wire.Wait(req.Headers().Get))
@@ -236,31 +236,6 @@ func (s *natsSide) handle(req micro.Request) {
 			s.log.Error().Err(err).Str("ruc", n.Masked()).Msg("a reply could not be sent")
 		}
 	})
-}
-
-// handedOver is a request that is answered after its handler has returned. From
-// then on micro reads, for its statistics, what its own Request.Error writes.
-type handedOver struct {
-	micro.Request
-	nc *nats.Conn
-}
-
-// Respond sends the reply.
-func (r handedOver) Respond(data []byte, opts ...micro.RespondOpt) error {
-	return r.send(&nats.Msg{Subject: r.Reply(), Data: data}, opts)
-}
-
-// Error sends the error reply.
-func (r handedOver) Error(code, description string, data []byte, opts ...micro.RespondOpt) error {
-	header := nats.Header{wire.HeaderErrorCode: {code}, wire.HeaderError: {description}}
-	return r.send(&nats.Msg{Subject: r.Reply(), Data: data, Header: header}, opts)
-}
-
-func (r handedOver) send(m *nats.Msg, opts []micro.RespondOpt) error {
-	for _, opt := range opts {
-		opt(m)
-	}
-	return r.nc.PublishMsg(m)
 }
 
 func (s *natsSide) refuse(req micro.Request, n ruc.Number, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,41 +52,48 @@ func TestRun_LeavesNoGoroutine(t *testing.T) {
 
 func TestRun_AnswersWhatIsInHandBeforeItStops(t *testing.T) {
 	t.Parallel()
-	r := start(t)
-	release := make(chan struct{})
-	fleet := r.scraper(func(req micro.Request, n ruc.Number) {
-		<-release
-		r.resolves(req, n)
-	})
-	got := r.begin(number)
-	bus := make(chan *nats.Msg, 1)
-	if _, err := r.nc.ChanSubscribe("answer", bus); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.nc.PublishRequest(wire.SubjectLookup, "answer", []byte(second.String())); err != nil {
-		t.Fatal(err)
-	}
-	r.waitAsked(fleet, 2)
-	ended := make(chan error, 1)
-	go func() { ended <- r.stop() }()
-	eventually(t, "no further requests are taken", func() bool {
-		m, err := r.nc.Request(wire.SubjectLookup, []byte("7"), patience)
-		return errors.Is(err, nats.ErrNoResponders) || m != nil && m.Header.Get(wire.HeaderError) == ""
-	})
-	close(release)
-	if a := <-got; a.StatusCode != http.StatusOK {
-		t.Errorf("%d %s", a.StatusCode, a.body)
-	}
-	select {
-	case m := <-bus:
-		if m.Header.Get(wire.HeaderError) != "" {
-			t.Errorf("%v %s", m.Header, m.Data)
-		}
-	case <-time.After(patience):
-		t.Error("no reply over NATS")
-	}
-	if err := <-ended; err != nil {
-		t.Errorf("Run: %v", err)
+	for name, ask := range map[string]func(*rig) (answered func() bool){
+		"over HTTP": func(r *rig) func() bool {
+			got := r.begin(number)
+			return func() bool { return (<-got).StatusCode == http.StatusOK }
+		},
+		"over NATS": func(r *rig) func() bool {
+			got := make(chan *nats.Msg, 1)
+			go func() { got <- r.ask(number.String()) }()
+			return func() bool { return (<-got).Header.Get(wire.HeaderError) == "" }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t)
+			release := make(chan struct{})
+			free := sync.OnceFunc(func() { close(release) })
+			defer free()
+			fleet := r.scraper(func(req micro.Request, n ruc.Number) {
+				<-release
+				r.resolves(req, n)
+			})
+			answered := ask(r)
+			r.waitAsked(fleet, 1)
+			ended := make(chan error, 1)
+			go func() { ended <- r.stop() }()
+			eventually(t, "no further requests are taken", func() bool {
+				_, err := r.nc.Request(wire.SubjectLookup, nil, patience)
+				return errors.Is(err, nats.ErrNoResponders)
+			})
+			select {
+			case err := <-ended:
+				t.Errorf("Run returned %v with a request in hand", err)
+				return
+			case <-time.After(300 * time.Millisecond):
+			}
+			free()
+			if !answered() {
+				t.Error("the request in hand was not answered")
+			}
+			if err := <-ended; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
 	}
 }
 

@@ -52,7 +52,7 @@ type front struct {
 	flights map[ruc.Number]*resolveFlight
 	callers int
 	closed  bool           // no further callers
-	wg      sync.WaitGroup // callers being served
+	wg      sync.WaitGroup // callers being served, and their flights
 }
 
 // resolveFlight is the shared wait for the next event of one number.
@@ -157,6 +157,7 @@ func (f *front) handle(req micro.Request) {
 		f.replyError(req, n, err)
 		return
 	}
+	req = wire.HandOver(req, f.nc)
 	go func() {
 		defer f.leave()
 		e, err := f.resolve(f.ctx, n, wire.Wait(req.Headers().Get))
@@ -252,7 +253,7 @@ func (f *front) join(n ruc.Number, until time.Time) *resolveFlight {
 		fl = &resolveFlight{hints: make(chan hint, hintBuffer), done: make(chan struct{}), cancel: cancel}
 		// Registered before anything is read, so that no event is missed.
 		f.flights[n] = fl
-		go func() {
+		f.wg.Go(func() {
 			defer cancel()
 			e, err := f.fly(ctx, n, fl)
 			f.mu.Lock()
@@ -262,7 +263,7 @@ func (f *front) join(n ruc.Number, until time.Time) *resolveFlight {
 			}
 			f.mu.Unlock()
 			close(fl.done)
-		}()
+		})
 	}
 	fl.callers++
 	if until.After(fl.until) {

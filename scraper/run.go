@@ -107,8 +107,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 			stopRest(err)
 		}
 	}
-	engineDone := make(chan struct{})
-	wg.Go(func() { defer close(engineDone); fail(eng.Run(rest)) })
+	wg.Go(func() { fail(eng.Run(rest)) })
 	wg.Go(func() { clock.Follow(rest, consumer) })
 	wg.Go(func() {
 		onReconnect(rest, deps.NATS, func() {
@@ -149,6 +148,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	stopWork()
 	<-slotsDone
+	fr.wg.Wait() // who is still inside is told unavailable
 	flush(deps.NATS)
 	cause := context.Cause(rest)
 	stopRest(nil)

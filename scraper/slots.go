@@ -59,6 +59,10 @@ const (
 	// storeRetryMax bounds the pause between two tries to store an event.
 	storeRetryMin, storeRetryMax = 100 * time.Millisecond, 2 * time.Second
 	ackTimeout                   = 2 * time.Second
+	// giveBackDelay is when a job that a stopping scraper had in hand is given out
+	// again. At once, it could go to another slot of that same scraper, whose pull
+	// the server does not yet know to be over, and be stuck for AckWait.
+	giveBackDelay = 200 * time.Millisecond
 )
 
 // run pulls with one goroutine per slot until pulling ends, then waits for the
@@ -131,13 +135,18 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 	ctx, stop := s.keepInProgress(ctx, m)
 	defer stop()
 
-	switch newer, err := s.newer(ctx, j); {
-	case err != nil:
-		// Without a look the slot cannot know whether the visit is needed.
-		log.Warn().Err(err).Msg("the newest event could not be read; the job goes back")
-		s.settle(m.NakWithDelay(fetchRetry))
-		return
-	case newer:
+	newer, err := s.newer(ctx, j)
+	for err != nil {
+		// Without a look the slot cannot know whether the visit is needed. It keeps
+		// the job: given back, each failure would count as the death of a slot.
+		log.Warn().Err(err).Msg("the newest event could not be read")
+		if sleep(ctx, fetchRetry) != nil {
+			s.settle(m.NakWithDelay(giveBackDelay))
+			return
+		}
+		newer, err = s.newer(ctx, j)
+	}
+	if newer {
 		s.drop(ctx, j, droppedStored)
 		return
 	}
@@ -161,8 +170,7 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 	if ctx.Err() != nil {
-		// Told to stop: somebody else gets the job at once.
-		s.settle(m.Nak())
+		s.settle(m.NakWithDelay(giveBackDelay))
 		return
 	}
 	event, outcome := s.event(j, answer, attempts, err)
@@ -315,13 +323,13 @@ func (s *slots) attempt(ctx context.Context, j job) (ruc.Answer, error) {
 		}
 		// The turn may have been long in coming, and after a server's restart two
 		// slots can hold one job.
-		newer, err := s.newer(ctx, j)
-		if err == nil && newer {
-			err = errStored
-		}
-		if err != nil {
+		switch newer, err := s.newer(ctx, j); {
+		case err != nil:
 			give()
-			return nil, err
+			return nil, &ruc.Error{Code: ruc.Unavailable, Err: err}
+		case newer:
+			give()
+			return nil, errStored
 		}
 		return give, nil
 	})

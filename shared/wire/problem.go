@@ -6,11 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
-
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/rucflow/rucflow/shared/ruc"
 )
@@ -137,12 +133,6 @@ func (p Problem) Encode() []byte {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
 
-// Respond sends the problem as the error reply to a micro request.
-func (p Problem) Respond(req micro.Request) error {
-	return req.Error(strconv.Itoa(p.Status), string(p.Code), p.Encode(),
-		micro.WithHeaders(micro.Headers{headerContentType: {ProblemType}}))
-}
-
 // Err turns a received document back into the error that it describes.
 func (p Problem) Err() *ruc.Error {
 	code := p.Code
@@ -155,60 +145,6 @@ func (p Problem) Err() *ruc.Error {
 		RetryAfter: time.Duration(p.RetryAfter) * time.Second,
 		Attempts:   p.Attempts,
 	}
-}
-
-// Reply is what came back to a request on ruc.lookup or ruc.resolve: an answer,
-// or a *ruc.Error.
-type Reply struct {
-	Body   []byte // the encoded answer, found or not
-	Prefix Prefix
-	Seq    uint64 // sequence of the event behind it, 0 where unknown
-}
-
-// RespondAnswer sends an encoded answer as the reply to a micro request: the
-// bytes as they are when it was found, else the not-found problem. seq is the
-// sequence of the event behind it, 0 where unknown.
-func RespondAnswer(req micro.Request, body []byte, found bool, seq uint64) error {
-	if found {
-		return req.Respond(body, micro.WithHeaders(micro.Headers{
-			headerContentType: {"application/json"},
-			HeaderSeq:         {strconv.FormatUint(seq, 10)},
-		}))
-	}
-	p, err := ProblemOfAnswer(body)
-	if err != nil {
-		return err
-	}
-	return p.Respond(req)
-}
-
-// ReadReply reads the reply to a request for n. A service error is a successful
-// request for NATS, so the header decides. Errors are *ruc.Error; a reply that
-// cannot be read, or that names another number, is ruc.Internal.
-func ReadReply(n ruc.Number, m *nats.Msg) (Reply, error) {
-	r := Reply{Body: m.Data, Seq: Sequence(m.Header.Get, HeaderSeq)}
-	if m.Header.Get(HeaderError) != "" || m.Header.Get(HeaderErrorCode) != "" {
-		var p Problem
-		if err := json.Unmarshal(m.Data, &p); err != nil {
-			return Reply{}, &ruc.Error{Code: ruc.Internal, Err: fmt.Errorf("wire.ReadReply: %w", err)}
-		}
-		if p.Code != ruc.NotFound || p.ObtenidoEn == nil || p.RUC != n.String() {
-			return Reply{}, p.Err()
-		}
-		body, err := ruc.Missing(n, *p.ObtenidoEn, p.Fuente, p.Motor).Encode()
-		if err != nil {
-			return Reply{}, &ruc.Error{Code: ruc.Internal, Err: err}
-		}
-		r.Body = body
-	}
-	var err error
-	if r.Prefix, err = ReadPrefix(r.Body); err != nil {
-		return Reply{}, &ruc.Error{Code: ruc.Internal, Err: err}
-	}
-	if r.Prefix.RUC != n {
-		return Reply{}, &ruc.Error{Code: ruc.Internal, Err: errors.New("wire.ReadReply: the reply names another number")}
-	}
-	return r, nil
 }
 
 // ProblemOfAnswer returns the not-found document of an encoded answer.
