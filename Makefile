@@ -26,8 +26,7 @@ run: need-chromium build ## the whole pipeline in one process, asking SUNAT itse
 .PHONY: build
 build: ## the binaries, into bin/
 	@mkdir -p bin
-	@go build -trimpath -o bin/rucflow ./deploy/cmd/rucflow
-	@go build -trimpath -o bin/replica ./scraper/cmd/replica
+	@go build -trimpath -o bin/ ./deploy/cmd/rucflow ./gateway/cmd/gateway ./scraper/cmd/scraper ./scraper/cmd/replica ./cachewriter/cmd/cachewriter
 
 .PHONY: test
 test: need-chromium need-redis lint standalone ## everything CI checks: lint, builds, all tests with the race detector

@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/store"
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
@@ -31,7 +33,8 @@ type found struct {
 // answers is the store as the gateway uses it.
 type answers interface {
 	Kind() string
-	// Get returns when ctx ends: a lookup goes on without a store that is slow.
+	// Get returns within a budget of its own (Redis: 40 ms by default), for a lookup
+	// goes on without a store that is slow.
 	Get(ctx context.Context, n ruc.Number) (value []byte, ok bool, err error)
 }
 
@@ -47,9 +50,6 @@ type lookups struct {
 	metrics *metrics
 	log     zerolog.Logger
 }
-
-// storeBudget is how long a lookup waits for the store before it goes on without.
-const storeBudget = 40 * time.Millisecond
 
 // memory returns a fresh answer of the L1. It is the whole hit path: no context,
 // no I/O, no allocation but the result.
@@ -106,12 +106,12 @@ func (l *lookups) find(ctx context.Context, n ruc.Number) (found, error) {
 // stored returns a fresh answer of the store and fills the L1 with it. A store
 // that fails or is slow costs its budget and a log line, never the lookup.
 func (l *lookups) stored(ctx context.Context, n ruc.Number) (found, bool) {
-	ctx, cancel := context.WithTimeout(ctx, storeBudget)
-	defer cancel()
 	value, ok, err := l.store.Get(ctx, n)
 	if err != nil {
 		l.metrics.storeFailed()
-		l.log.Warn().Err(err).Str("ruc", n.Masked()).Msg("the store could not be read; the lookup goes on without it")
+		if !errors.Is(err, store.ErrResting) { // which was logged when the rest began
+			l.log.Warn().Err(err).Str("ruc", n.Masked()).Msg("the store could not be read; the lookup goes on without it")
+		}
 		return found{}, false
 	}
 	if !ok {

@@ -217,7 +217,11 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight) (*held, er
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
 	began := r.now()
-	var nobodySince time.Time
+	var (
+		nobodySince time.Time // since when nobody takes the request; zero while somebody may have
+		asked       time.Time // when the last request left
+		taken       bool      // a request was not refused: its event may come whoever is there now
+	)
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -230,6 +234,10 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight) (*held, er
 		case <-fl.again:
 			next.Reset(0)
 		case <-next.C:
+			if !asked.IsZero() && r.now().Sub(asked) >= askAgain {
+				taken = true
+			}
+			asked = r.now()
 			next.Reset(askAgain)
 			m := nats.NewMsg(wire.SubjectResolve)
 			m.Reply = inbox
@@ -239,6 +247,9 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight) (*held, er
 				return nil, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: err}
 			}
 		case m := <-replies:
+			if isNoResponders(m) && taken {
+				continue
+			}
 			if isNoResponders(m) {
 				if nobodySince.IsZero() {
 					nobodySince = r.now()

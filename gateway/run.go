@@ -24,6 +24,7 @@ import (
 // Store is the cache behind the gateway's memory.
 type Store interface {
 	Kind() string // redis, file, memory
+	// Get returns within a budget of its own; see package store.
 	Get(ctx context.Context, n ruc.Number) (value []byte, ok bool, err error)
 }
 
@@ -143,6 +144,12 @@ func state(deps Deps, people *census) health {
 	h := health{
 		Status: "healthy", Redis: "not configured", NATS: "connected",
 		Scrapers: people.scrapers(), Cache: deps.Store.Kind(),
+	}
+	// Only a store beyond this process can be away.
+	if remote, ok := deps.Store.(interface{ Connected() bool }); ok {
+		if h.Redis = "connected"; !remote.Connected() {
+			h.Redis, h.Status = "disconnected", "degraded"
+		}
 	}
 	if !deps.NATS.IsConnected() {
 		h.NATS, h.Status = "disconnected", "degraded"

@@ -3,15 +3,15 @@ package scraper
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
 )
 
 // Config is what a scraper is told by its environment.
 type Config struct {
-	URL            string        `env:"SUNAT_URL" envDefault:"https://e-consultaruc.sunat.gob.pe/cl-ti-itmrconsruc/FrameCriterioBusquedaWeb.jsp" help:"address of SUNAT's search form"`
+	service.Site
 	Engine         string        `env:"SUNAT_ENGINE" envDefault:"chrome" help:"how pages are got: chrome"`
 	Slots          int           `env:"SUNAT_SLOTS" envDefault:"2" help:"warm tabs of this process"`
 	MaxConcurrent  int           `env:"SUNAT_MAX_CONCURRENT" envDefault:"1" help:"visits at one time in the whole fleet"`
@@ -31,9 +31,8 @@ const maxSlots = 64
 
 // Check validates the settings; the error names the variable.
 func (c Config) Check() error {
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return fmt.Errorf("SUNAT_URL: %q is not an http(s) address", c.URL)
+	if err := c.Site.Check(); err != nil {
+		return err
 	}
 	switch {
 	case c.Engine != ruc.MotorChrome:
@@ -52,14 +51,4 @@ func (c Config) Check() error {
 		return errors.New("EVENTS_MAX_AGE: more than 0")
 	}
 	return nil
-}
-
-// Source names whose data this scraper brings; see ruc.SourceOf. The URL must
-// have passed Check.
-func (c Config) Source() string {
-	u, err := url.Parse(c.URL)
-	if err != nil {
-		return ruc.FuenteReplica
-	}
-	return ruc.SourceOf(u.Hostname())
 }

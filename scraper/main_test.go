@@ -165,7 +165,7 @@ type rig struct {
 func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), wait: patience, cfg: Config{
-		URL: "http://127.0.0.1/", Engine: ruc.MotorChrome, Slots: 2, MaxConcurrent: 2, Attempts: 3,
+		Site: service.Site{URL: "http://127.0.0.1/"}, Engine: ruc.MotorChrome, Slots: 2, MaxConcurrent: 2, Attempts: 3,
 		AttemptTimeout: patience, Queue: 64, EventsMaxAge: 45 * 24 * time.Hour,
 	}}
 	for _, f := range change {

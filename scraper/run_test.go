@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
 )
 
 func TestRun_AnswersWhatIsInHandBeforeItStops(t *testing.T) {
@@ -109,7 +110,7 @@ func TestRun_RefusesAStreamOfAnotherSource(t *testing.T) {
 func TestConfig_CheckNamesTheVariable(t *testing.T) {
 	t.Parallel()
 	good := Config{
-		URL: "https://e-consultaruc.sunat.gob.pe/x", Engine: ruc.MotorChrome, Slots: 1, MaxConcurrent: 1, Attempts: 1,
+		Site: service.Site{URL: "https://e-consultaruc.sunat.gob.pe/x"}, Engine: ruc.MotorChrome, Slots: 1, MaxConcurrent: 1, Attempts: 1,
 		AttemptTimeout: 1, Queue: 1, EventsMaxAge: 1,
 	}
 	if err := good.Check(); err != nil || good.Source() != ruc.FuenteSunat {

@@ -10,6 +10,7 @@ import (
 	"github.com/rucflow/rucflow/gateway"
 	"github.com/rucflow/rucflow/scraper"
 	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/store"
 )
 
 // Config is what the all-in-one is told by its environment: the settings of every
@@ -20,15 +21,16 @@ type Config struct {
 	Scraper     scraper.Config
 	Cachewriter cachewriter.Config
 
-	HTTPAddr     string        `env:"HTTP_ADDR" help:"where HTTP listens; :8000, with -replica 127.0.0.1:8000"`
-	Port         string        `env:"PORT" help:"the port alone, where a platform sets it; HTTP_ADDR wins"`
-	OpsAddr      string        `env:"OPS_ADDR" envDefault:"127.0.0.1:9100" empty:"keep" help:"where /metrics, /livez and /readyz listen; empty = nowhere"`
-	DataDir      string        `env:"DATA_DIR" envDefault:"./data" help:"folder of the streams, the cache and the token"`
-	NATSAddr     string        `env:"NATS_ADDR" envDefault:"127.0.0.1:4222" empty:"keep" help:"where the embedded NATS server listens; empty = nowhere"`
-	NATSToken    string        `env:"NATS_TOKEN" secret:"true" help:"token of the embedded NATS server; made at the first start and kept in DATA_DIR by default"`
-	UseFileCache bool          `env:"USE_FILE_CACHE" envDefault:"true" help:"keep answers in files; false = in memory only"`
-	CacheDir     string        `env:"CACHE_DIR" help:"folder of the file cache; DATA_DIR/cache by default"`
-	CacheBytes   service.Bytes `env:"CACHE_FILE_BYTES" envDefault:"1GiB" help:"bound of the file cache"`
+	HTTPAddr  string `env:"HTTP_ADDR" help:"where HTTP listens; :8000, with -replica 127.0.0.1:8000"`
+	Port      string `env:"PORT" help:"the port alone, where a platform sets it; HTTP_ADDR wins"`
+	OpsAddr   string `env:"OPS_ADDR" envDefault:"127.0.0.1:9100" empty:"keep" help:"where /metrics, /livez and /readyz listen; empty = nowhere"`
+	DataDir   string `env:"DATA_DIR" envDefault:"./data" help:"folder of the streams, the cache and the token"`
+	NATSAddr  string `env:"NATS_ADDR" envDefault:"127.0.0.1:4222" empty:"keep" help:"where the embedded NATS server listens; empty = nowhere"`
+	NATSToken string `env:"NATS_TOKEN" secret:"true" help:"token of the embedded NATS server; made at the first start and kept in DATA_DIR by default"`
+	// The file cache is on by default here, and lies in DATA_DIR.
+	UseFileCache bool   `env:"USE_FILE_CACHE" envDefault:"true" help:"keep answers in files where no Redis is configured; false = in memory only"`
+	CacheDir     string `env:"CACHE_DIR" help:"folder of the file cache; DATA_DIR/cache by default"`
+	Store        store.Config
 
 	// Replica starts the bundled fake of SUNAT's page at ReplicaAddr and aims at it.
 	Replica     bool
@@ -73,8 +75,6 @@ func (c *Config) Check() error {
 	if c.CacheDir == "" {
 		c.CacheDir = filepath.Join(c.DataDir, cacheDir)
 	}
-	if c.CacheBytes <= 0 {
-		return errors.New("CACHE_FILE_BYTES: more than 0")
-	}
-	return errors.Join(c.Gateway.Check(), c.Scraper.Check(), c.Cachewriter.Check())
+	c.Store.UseFile, c.Store.Dir = c.UseFileCache, c.CacheDir
+	return errors.Join(c.Store.Check(), c.Gateway.Check(), c.Scraper.Check(), c.Cachewriter.Check())
 }

@@ -17,8 +17,6 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/nats-io/nats.go"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
@@ -50,14 +48,6 @@ type Deps struct {
 	Now func() time.Time
 	// Started is called once everything listens; nil is allowed.
 	Started func(Addrs)
-}
-
-// answerStore is what the services need of the cache.
-type answerStore interface {
-	gateway.Store
-	cachewriter.Store
-	Claim(ctx context.Context, source string) error
-	Close() error
 }
 
 // Run works until ctx ends and returns nil exactly then. It leaves no goroutine,
@@ -107,10 +97,14 @@ func Run(ctx context.Context, cfg Config, deps Deps) (err error) {
 	if cfg.NATSAddr != "" {
 		addrs.NATS = server.URL()
 	}
-	answers, err := openStore(ctx, cfg, source, deps, parts)
+	answers, keep, err := store.Open(ctx, cfg.Store, source, deps.Now, deps.Log)
 	if err != nil {
 		return err
 	}
+	parts.add("cache", func(ctx context.Context) error {
+		keep(ctx)
+		return nil
+	})
 	defer func() { err = errors.Join(err, answers.Close()) }()
 
 	bus := service.NATSConfig{Token: token}
@@ -119,8 +113,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) (err error) {
 		nc, err := bus.Connect(role, log, server.InProcess())
 		return nc, log, err
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := service.NewRegistry()
 
 	writerConn, writerLog, err := connect("cachewriter")
 	if err != nil {
@@ -164,34 +157,6 @@ func Run(ctx context.Context, cfg Config, deps Deps) (err error) {
 	}
 	ls.release() // the parts close them from here on
 	return parts.run(ctx)
-}
-
-// openStore opens the cache that the settings choose and marks whose data it
-// holds.
-func openStore(ctx context.Context, cfg Config, source string, deps Deps, parts *parts) (answerStore, error) {
-	var answers answerStore
-	if cfg.UseFileCache {
-		files, err := store.NewFile(cfg.CacheDir, int64(cfg.CacheBytes), deps.Now)
-		if err != nil {
-			return nil, err
-		}
-		parts.add("sweeper", func(ctx context.Context) error {
-			files.Run(ctx, func(err error) { deps.Log.Warn().Err(err).Msg("the file cache could not be swept") })
-			return nil
-		})
-		answers = files
-	} else {
-		memory, err := store.NewMemory(int64(cfg.Gateway.MemoryBytes), deps.Now)
-		if err != nil {
-			return nil, err
-		}
-		deps.Log.Warn().Msg("answers are kept in memory only: not shared, lost on restart, not for production")
-		answers = memory
-	}
-	if err := answers.Claim(ctx, source); err != nil {
-		return nil, errors.Join(err, answers.Close())
-	}
-	return answers, nil
 }
 
 // lockDir makes this process the only one that uses the folder.
@@ -238,12 +203,12 @@ type listeners struct {
 
 // listen listens on addr; nil where it is empty or something failed.
 func (l *listeners) listen(ctx context.Context, setting, addr string) net.Listener {
-	if addr == "" || l.err != nil {
+	if l.err != nil {
 		return nil
 	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		l.err = fmt.Errorf("allinone.Run: %s: %w", setting, err)
+	ln, err := service.Listen(ctx, setting, addr)
+	if ln == nil {
+		l.err = err
 		return nil
 	}
 	l.open = append(l.open, ln)

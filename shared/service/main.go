@@ -36,6 +36,7 @@ type Program[C any] struct {
 	Summary string              // one line for -help
 	Frame   func(cfg *C) Config // where the frame's settings are
 	Check   func(cfg *C) error  // further validation, may be nil
+	Ops     func(cfg *C) string // address of the ops listener, which -health asks
 	Flags   func(fs *flag.FlagSet)
 	Run     func(ctx context.Context, cfg C, f Frame) error // returns nil when told to stop
 }
@@ -53,6 +54,7 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	fs.Usage = func() { p.usage(fs, stderr, &cfg) }
 	check := fs.Bool("check-config", false, "check the settings, print the effective ones and exit")
+	health := fs.Bool("health", false, "ask the running process whether it is ready; exit 0 if so")
 	if p.Flags != nil {
 		p.Flags(fs)
 	}
@@ -81,6 +83,14 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 	}
 	if *check {
 		if err := Print(stdout, &cfg); err != nil {
+			return 1
+		}
+		return 0
+	}
+
+	if *health {
+		if err := askReady(p.Ops(&cfg)); err != nil {
+			fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
 			return 1
 		}
 		return 0
@@ -129,4 +139,18 @@ func (c Config) logger(w io.Writer) (zerolog.Logger, error) {
 		return zerolog.Nop(), fmt.Errorf("LOG_FORMAT: %q is neither json nor console", c.LogFormat)
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger(), nil
+}
+
+// Background runs f until stop is called, which waits for its end.
+func Background(ctx context.Context, f func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }

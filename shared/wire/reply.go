@@ -13,9 +13,19 @@ import (
 )
 
 // Respond sends the problem as the error reply to a micro request.
-func (p Problem) Respond(req micro.Request) error {
-	return req.Error(strconv.Itoa(p.Status), string(p.Code), p.Encode(),
-		micro.WithHeaders(micro.Headers{headerContentType: {ProblemType}}))
+func (p Problem) Respond(req micro.Request) error { return p.respond(req, 0) }
+
+func (p Problem) respond(req micro.Request, seq uint64) error {
+	return req.Error(strconv.Itoa(p.Status), string(p.Code), p.Encode(), micro.WithHeaders(replyHeaders(ProblemType, seq)))
+}
+
+// replyHeaders are the headers of every reply; seq is 0 where no event is behind it.
+func replyHeaders(contentType string, seq uint64) micro.Headers {
+	h := micro.Headers{headerContentType: {contentType}}
+	if seq != 0 {
+		h[HeaderSeq] = []string{strconv.FormatUint(seq, 10)}
+	}
+	return h
 }
 
 // Reply is what came back to a request on ruc.lookup or ruc.resolve: an answer,
@@ -31,16 +41,13 @@ type Reply struct {
 // sequence of the event behind it, 0 where unknown.
 func RespondAnswer(req micro.Request, body []byte, found bool, seq uint64) error {
 	if found {
-		return req.Respond(body, micro.WithHeaders(micro.Headers{
-			headerContentType: {"application/json"},
-			HeaderSeq:         {strconv.FormatUint(seq, 10)},
-		}))
+		return req.Respond(body, micro.WithHeaders(replyHeaders("application/json", seq)))
 	}
 	p, err := ProblemOfAnswer(body)
 	if err != nil {
 		return err
 	}
-	return p.Respond(req)
+	return p.respond(req, seq)
 }
 
 // ReadReply reads the reply to a request for n. A service error is a successful

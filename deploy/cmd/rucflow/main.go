@@ -20,6 +20,7 @@ func main() {
 			fs.StringVar(&replicaAddr, "replica-addr", allinone.DefaultReplicaAddr, "loopback `address` of the replica")
 		},
 		Frame: func(c *allinone.Config) service.Config { return c.Service },
+		Ops:   func(c *allinone.Config) string { return c.OpsAddr },
 		Check: func(c *allinone.Config) error {
 			c.Replica, c.ReplicaAddr = replica, replicaAddr
 			return c.Check()
