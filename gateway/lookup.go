@@ -94,8 +94,6 @@ func (l *lookups) find(ctx context.Context, n ruc.Number) (found, error) {
 	if err != nil {
 		return found{layer: layerVisit}, err
 	}
-	// The event fills the memory too, but a moment later or, after a gap, not at all.
-	l.l1.put(n, h)
 	f := found{h, layerVisit, l.policy.Freshness(h.found, h.obtained, l.now())}
 	if joined {
 		f.layer = layerJoined

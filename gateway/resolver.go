@@ -39,6 +39,8 @@ type resolver struct {
 	max     int           // flights
 	log     zerolog.Logger
 	ctx     context.Context // of all flights
+	memory  func(ruc.Number) (*held, bool)
+	keep    func(ruc.Number, *held)
 
 	mu      sync.Mutex
 	flights map[ruc.Number]*flight
@@ -55,10 +57,6 @@ type flight struct {
 	again  chan struct{} // ask now: the connection is back
 	held   *held         // valid once ended is closed and err is nil
 	err    error
-}
-
-func newResolver(ctx context.Context, nc *nats.Conn, timeout time.Duration, maxPending int, now func() time.Time, log zerolog.Logger) *resolver {
-	return &resolver{nc: nc, now: now, timeout: timeout, max: maxPending, log: log, ctx: ctx, flights: map[ruc.Number]*flight{}}
 }
 
 // resolve waits for n's answer. joined says that another lookup had asked before.
@@ -108,6 +106,14 @@ func (r *resolver) join(n ruc.Number) (fl *flight, joined bool, err error) {
 	if len(r.flights) >= r.max || r.callers >= callersPerPending*r.max {
 		return nil, false, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter}
 	}
+	// A flight that ended after this caller had looked into the memory left its answer
+	// there, before it ended.
+	if h, ok := r.memory(n); ok {
+		r.callers++
+		fl = &flight{ended: make(chan struct{}), held: h}
+		close(fl.ended)
+		return fl, true, nil
+	}
 	// The flight's context is not the first caller's: others may wait longer.
 	ctx, cancel := context.WithTimeout(r.ctx, r.timeout)
 	fl = &flight{ended: make(chan struct{}), cancel: cancel, again: make(chan struct{}, 1)}
@@ -118,6 +124,10 @@ func (r *resolver) join(n ruc.Number) (fl *flight, joined bool, err error) {
 		defer r.wg.Done()
 		defer cancel()
 		h, err := r.ask(ctx, n, fl)
+		if err == nil {
+			// The event fills the memory too, but a moment later or, after a gap, not at all.
+			r.keep(n, h)
+		}
 		r.end(n, fl, h, err)
 	}()
 	return fl, false, nil

@@ -65,10 +65,17 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 
 	work, stopWork := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopWork(nil)
-	res := newResolver(work, deps.NATS, cfg.RequestTimeout, cfg.MaxPending, deps.Now, deps.Log)
+	res := &resolver{
+		nc: deps.NATS, now: deps.Now, timeout: cfg.RequestTimeout, max: cfg.MaxPending, log: deps.Log,
+		ctx: work, keep: memory.put, flights: map[ruc.Number]*flight{},
+	}
 	look := &lookups{
 		l1: memory, store: deps.Store, resolve: res, policy: cfg.policy(), timeout: cfg.RequestTimeout,
 		now: deps.Now, metrics: m, log: deps.Log,
+	}
+	res.memory = func(n ruc.Number) (*held, bool) {
+		f, ok := look.memory(n)
+		return f.held, ok
 	}
 	follow := &follower{l1: memory, resolve: res, log: deps.Log}
 	stopFollowing, err := follow.listen(deps.NATS)
