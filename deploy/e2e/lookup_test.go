@@ -61,7 +61,10 @@ func TestLookup_MissThenHitThenHitAfterARestart(t *testing.T) {
 }
 
 func TestLookup_EveryCaseOfTheReplicaThroughChromium(t *testing.T) {
-	r := start(t, t.TempDir())
+	everyCase(t, start(t, t.TempDir()))
+}
+
+func everyCase(t *testing.T, r *rig) {
 	for _, c := range replica.Cases() {
 		t.Run(c.Name, func(t *testing.T) {
 			r := &rig{Addrs: r.Addrs, t: t}
@@ -81,7 +84,10 @@ func TestLookup_EveryCaseOfTheReplicaThroughChromium(t *testing.T) {
 }
 
 func TestLookup_NotFoundIsKept(t *testing.T) {
-	r := start(t, t.TempDir())
+	notFoundIsKept(t, start(t, t.TempDir()))
+}
+
+func notFoundIsKept(t *testing.T, r *rig) {
 	for _, n := range []ruc.Number{ruc.MustParse("20000000001"), ruc.FromPrefix("2099123456")} {
 		for _, detail := range []string{"stored", "detail=memory"} {
 			status, h, body := r.lookup(n)
@@ -97,7 +103,10 @@ func TestLookup_NotFoundIsKept(t *testing.T) {
 }
 
 func TestNATS_RequestsEventsAndDiscovery(t *testing.T) {
-	r := start(t, t.TempDir())
+	natsSpeaks(t, start(t, t.TempDir()))
+}
+
+func natsSpeaks(t *testing.T, r *rig) {
 	nc := r.connect()
 	events, err := nc.SubscribeSync(wire.SubjectResolved)
 	if err != nil {
@@ -111,9 +120,10 @@ func TestNATS_RequestsEventsAndDiscovery(t *testing.T) {
 		}
 		return m
 	}
-	resolved := ask(wire.SubjectResolve, "20131312955")
-	looked := ask(wire.SubjectLookup, `{"ruc":"20131312955"}`)
-	_, _, body := r.lookup(sunat)
+	n := fresh(3)
+	resolved := ask(wire.SubjectResolve, n.String())
+	looked := ask(wire.SubjectLookup, `{"ruc":"`+n.String()+`"}`)
+	_, _, body := r.lookup(n)
 	event, err := events.NextMsg(5 * time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +133,7 @@ func TestNATS_RequestsEventsAndDiscovery(t *testing.T) {
 			t.Errorf("%s brought other bytes than HTTP:\n%s\n%s", name, got, body)
 		}
 	}
-	for name, want := range map[string]string{"ce-type": "pe.ruc.resolved.v1", "ce-subject": "20131312955", "ce-specversion": "1.0", "ce-id": event.Header.Get("Nats-Msg-Id")} {
+	for name, want := range map[string]string{"ce-type": "pe.ruc.resolved.v1", "ce-subject": n.String(), "ce-specversion": "1.0", "ce-id": event.Header.Get("Nats-Msg-Id")} {
 		if got := event.Header.Get(name); got != want || got == "" {
 			t.Errorf("event header %s = %q, want %q", name, got, want)
 		}
@@ -175,15 +185,19 @@ func TestOneVisit_ForManyNATSCallers(t *testing.T) {
 }
 
 func TestOneVisit_ForCallersAroundTheAck(t *testing.T) {
-	r := start(t, t.TempDir())
+	oneVisitAroundTheAck(t, start(t, t.TempDir()))
+}
+
+func oneVisitAroundTheAck(t *testing.T, r *rig) {
+	defer r.clear()
 	r.fault(replica.Fault{Kind: replica.FaultSlow, DelayMs: 400})
 	// The first asks at 0; the visit ends at about 0.5 s; the others come evenly over
 	// the second around that.
-	resolveMany(t, r, sunat, func(i int) time.Duration { return time.Duration(i) * time.Second / callers })
-	if n := r.visits(sunat); n != 1 {
+	first, other := fresh(2), fresh(1)
+	resolveMany(t, r, first, func(i int) time.Duration { return time.Duration(i) * time.Second / callers })
+	if n := r.visits(first); n != 1 {
 		t.Errorf("%d visits straight through ruc.resolve", n)
 	}
-	other := fresh(1)
 	var wg sync.WaitGroup
 	for i := range callers {
 		wg.Go(func() {

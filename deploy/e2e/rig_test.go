@@ -30,6 +30,12 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
+		goleak.Cleanup(func(code int) {
+			if built != "" {
+				_ = os.RemoveAll(built) // in the temporary folder anyway
+			}
+			os.Exit(code)
+		}),
 		// fasthttp keeps one goroutine per process for the Date header, for ever, and
 		// one per stopped server for up to ten seconds.
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
