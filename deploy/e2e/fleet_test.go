@@ -271,7 +271,7 @@ func TestFleet_ScraperKilled(t *testing.T) {
 	f.scrapers[0].stop(syscall.SIGKILL)
 	wg.Wait()
 	// AckWait, a visit, and time to come round.
-	if took := time.Since(began); took > 10*time.Second+2*1500*time.Millisecond+2*time.Second {
+	if took := time.Since(began); took > 10*time.Second+2*1500*time.Millisecond+5*time.Second {
 		t.Errorf("answered after %v", took)
 	}
 	if v := f.visits(n); v > 2 {
