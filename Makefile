@@ -5,6 +5,7 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 
 MODULES   := shared gateway scraper cachewriter deploy
+BINARIES  := bin/rucflow bin/gateway bin/scraper bin/cachewriter bin/replica
 TOOLS     := $(CURDIR)/.tools
 
 LINT_VERSION := v2.15.0
@@ -15,18 +16,26 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 .PHONY: demo
-demo: need-chromium build ## the whole pipeline in one process, on the bundled replica of SUNAT's page
+demo: need-chromium bin/rucflow ## the whole pipeline in one process, on the bundled replica of SUNAT's page
 	@echo 'Try: curl -i localhost:8000/obtener-ruc/20131312955      (Ctrl-C ends the demo)'
 	@exec bin/rucflow -replica
 
 .PHONY: run
-run: need-chromium build ## the whole pipeline in one process, asking SUNAT itself
+run: need-chromium bin/rucflow ## the whole pipeline in one process, asking SUNAT itself
 	@exec bin/rucflow
 
 .PHONY: build
-build: ## the binaries, into bin/
-	@mkdir -p bin
-	@go build -trimpath -o bin/ ./deploy/cmd/rucflow ./gateway/cmd/gateway ./scraper/cmd/scraper ./scraper/cmd/replica ./cachewriter/cmd/cachewriter
+build: $(BINARIES) ## the binaries, into bin/
+
+# go build knows best whether a binary is up to date.
+.PHONY: $(BINARIES)
+bin/rucflow:     PACKAGE := ./deploy/cmd/rucflow
+bin/gateway:     PACKAGE := ./gateway/cmd/gateway
+bin/scraper:     PACKAGE := ./scraper/cmd/scraper
+bin/replica:     PACKAGE := ./scraper/cmd/replica
+bin/cachewriter: PACKAGE := ./cachewriter/cmd/cachewriter
+$(BINARIES):
+	@go build -trimpath -o $@ $(PACKAGE)
 
 .PHONY: test
 test: need-chromium need-redis lint standalone ## everything CI checks: lint, builds, all tests with the race detector
