@@ -44,8 +44,8 @@ test: need-chromium need-redis lint standalone ## everything CI checks: lint, bu
 	@test -n "$${SUNAT_PAGES_DIR:-}" || echo 'SUNAT_PAGES_DIR is not set: the saved pages were not tested.'
 
 .PHONY: standalone
-standalone: # each module builds without the workspace
-	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./...); done
+standalone: # each module is tidy and builds without the workspace
+	@for m in $(MODULES); do (cd $$m && go mod tidy -diff && GOWORK=off go build ./...); done
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint over all modules

@@ -34,7 +34,7 @@ var (
 	number = ruc.MustParse("20131312955")
 	second = ruc.MustParse("20100055237")
 
-	settings = cachewriter.Config{CacheTTL: 7 * day, NegativeTTL: time.Hour, Grace: 30 * day, EventsMaxAge: 45 * day}
+	settings = cachewriter.Config{Lifetimes: service.Lifetimes{CacheTTL: 7 * day, NegativeTTL: time.Hour, Grace: 30 * day}, EventsMaxAge: 45 * day}
 )
 
 // rig is a NATS server on which cachewriters run.

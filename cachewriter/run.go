@@ -103,6 +103,6 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 	}
 	return &writer{
 		consumer: consumer, epoch: wire.Epoch(consumer.CachedInfo()), store: deps.Store,
-		policy: cfg.policy(), clock: wire.NewClock(deps.Now), metrics: m, log: deps.Log,
+		policy: cfg.Policy(), clock: wire.NewClock(deps.Now), metrics: m, log: deps.Log,
 	}, nil
 }

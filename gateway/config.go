@@ -4,7 +4,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
 )
 
@@ -14,9 +13,7 @@ type Config struct {
 	MaxPending     int           `env:"MAX_PENDING" envDefault:"256" help:"numbers being resolved at one time; one more is refused"`
 	L1TTL          time.Duration `env:"L1_TTL" envDefault:"10m" help:"how long an answer lives in this process's memory"`
 	MemoryBytes    service.Bytes `env:"CACHE_MEMORY_BYTES" envDefault:"64MiB" help:"bound of this process's memory cache"`
-	CacheTTL       time.Duration `env:"CACHE_TTL" envDefault:"168h" help:"how long a record is fresh"`
-	NegativeTTL    time.Duration `env:"CACHE_NEGATIVE_TTL" envDefault:"1h" help:"how long a not-found answer is fresh"`
-	Grace          time.Duration `env:"CACHE_GRACE" envDefault:"720h" help:"how long an answer may be served stale after that"`
+	service.Lifetimes
 }
 
 // Check validates the settings; the error names the variable.
@@ -30,13 +27,6 @@ func (c Config) Check() error {
 		return errors.New("L1_TTL: more than 0")
 	case c.MemoryBytes <= 0:
 		return errors.New("CACHE_MEMORY_BYTES: more than 0")
-	case c.CacheTTL <= 0:
-		return errors.New("CACHE_TTL: more than 0")
 	}
-	return nil
-}
-
-// policy is how long answers live.
-func (c Config) policy() ruc.Policy {
-	return ruc.Policy{TTL: c.CacheTTL, NegativeTTL: c.NegativeTTL, Grace: c.Grace}
+	return c.Lifetimes.Check()
 }

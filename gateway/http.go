@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,6 +22,8 @@ import (
 const (
 	maxBodyBytes    = 64 << 10
 	maxDrainBytes   = 8 << 20
+	drainQuiet      = 100 * time.Millisecond
+	drainTimeout    = 2 * time.Second
 	maxHeaderBytes  = 16 << 10
 	readTimeout     = 10 * time.Second
 	idleTimeout     = 2 * time.Minute
@@ -226,6 +229,9 @@ func (w *web) problem(c *fiber.Ctx, err error) error {
 	if status != 0 {
 		p.Status = status
 	}
+	if status == http.StatusRequestHeaderFieldsTooLarge {
+		drain(c.Context().Conn())
+	}
 	p.RequestID = w.requestID(c)
 	if p.RetryAfter > 0 {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(p.RetryAfter))
@@ -241,6 +247,28 @@ func (w *web) problem(c *fiber.Ctx, err error) error {
 	c.Response().Header.SetContentType(wire.ProblemType)
 	c.Response().SetBodyRaw(p.Encode())
 	return nil
+}
+
+// drain reads what a client still sends of a request that was refused before its end,
+// until it is quiet: closing on unread data resets the connection, and the refusal
+// would be lost. Time and bytes are bounded.
+func drain(conn net.Conn) {
+	if conn == nil {
+		return // a test's request without a connection
+	}
+	stop := func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) } // ends a read at once
+	quiet, over := time.AfterFunc(drainQuiet, stop), time.AfterFunc(drainTimeout, stop)
+	defer quiet.Stop()
+	defer over.Stop()
+	buf := make([]byte, 16<<10)
+	for total := 0; total < maxDrainBytes; {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		total += n
+		quiet.Reset(drainQuiet)
+	}
 }
 
 // fiberError gives the errors of the framework a code. status overrides the

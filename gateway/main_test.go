@@ -113,7 +113,7 @@ func start(t *testing.T, change ...func(*gateway.Config, *gateway.Deps)) *rig {
 	t.Cleanup(r.web.CloseIdleConnections)
 	cfg := gateway.Config{
 		RequestTimeout: patience, MaxPending: 256, L1TTL: 10 * time.Minute, MemoryBytes: 1 << 20,
-		CacheTTL: 7 * day, NegativeTTL: time.Hour, Grace: 30 * day,
+		Lifetimes: service.Lifetimes{CacheTTL: 7 * day, NegativeTTL: time.Hour, Grace: 30 * day},
 	}
 	deps := gateway.Deps{
 		NATS: r.mine, Store: noStore{}, HTTP: ln, Log: zerolog.Nop(), Now: r.clock.now,

@@ -70,7 +70,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		ctx: work, keep: memory.put, flights: map[ruc.Number]*flight{},
 	}
 	look := &lookups{
-		l1: memory, store: deps.Store, resolve: res, policy: cfg.policy(), timeout: cfg.RequestTimeout,
+		l1: memory, store: deps.Store, resolve: res, policy: cfg.Policy(), timeout: cfg.RequestTimeout,
 		now: deps.Now, metrics: m, log: deps.Log,
 	}
 	res.memory = func(n ruc.Number) (*held, bool) {

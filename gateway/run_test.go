@@ -16,6 +16,7 @@ import (
 
 	"github.com/rucflow/rucflow/gateway"
 	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
@@ -28,7 +29,7 @@ func TestRun_LeavesNoGoroutine(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := gateway.Config{
-		RequestTimeout: time.Second, MaxPending: 1, L1TTL: time.Minute, MemoryBytes: 1 << 20, CacheTTL: day,
+		RequestTimeout: time.Second, MaxPending: 1, L1TTL: time.Minute, MemoryBytes: 1 << 20, Lifetimes: service.Lifetimes{CacheTTL: day},
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ln := listen(t)
@@ -134,7 +135,7 @@ func TestRun_ToldToStopBeforeItServes(t *testing.T) {
 		cancel(errors.New("told to"))
 		ended := make(chan error, 1)
 		go func() {
-			ended <- gateway.Run(ctx, gateway.Config{RequestTimeout: time.Second, MaxPending: 1, L1TTL: time.Minute, MemoryBytes: 1 << 20, CacheTTL: day}, gateway.Deps{
+			ended <- gateway.Run(ctx, gateway.Config{RequestTimeout: time.Second, MaxPending: 1, L1TTL: time.Minute, MemoryBytes: 1 << 20, Lifetimes: service.Lifetimes{CacheTTL: day}}, gateway.Deps{
 				NATS: r.mine, Store: noStore{}, HTTP: listen(t), Log: zerolog.Nop(), Now: time.Now,
 				Registry: prometheus.NewRegistry(), ShutdownTimeout: patience,
 			})
@@ -159,7 +160,7 @@ func TestRun_FailsWhenItCannotListen(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	err := gateway.Run(ctx, gateway.Config{RequestTimeout: time.Second, MaxPending: 1, L1TTL: time.Minute, MemoryBytes: 1 << 20, CacheTTL: day}, gateway.Deps{
+	err := gateway.Run(ctx, gateway.Config{RequestTimeout: time.Second, MaxPending: 1, L1TTL: time.Minute, MemoryBytes: 1 << 20, Lifetimes: service.Lifetimes{CacheTTL: day}}, gateway.Deps{
 		NATS: r.mine, Store: noStore{}, HTTP: ln, Log: zerolog.Nop(), Now: time.Now,
 		Registry: prometheus.NewRegistry(), ShutdownTimeout: time.Second,
 	})
@@ -169,7 +170,7 @@ func TestRun_FailsWhenItCannotListen(t *testing.T) {
 }
 
 func TestConfig_CheckNamesTheVariable(t *testing.T) {
-	good := gateway.Config{RequestTimeout: 1, MaxPending: 1, L1TTL: 1, MemoryBytes: 1, CacheTTL: 1}
+	good := gateway.Config{RequestTimeout: 1, MaxPending: 1, L1TTL: 1, MemoryBytes: 1, Lifetimes: service.Lifetimes{CacheTTL: 1}}
 	if err := good.Check(); err != nil {
 		t.Error(err)
 	}
