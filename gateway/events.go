@@ -45,7 +45,10 @@ func (f *follower) onResolved(m *nats.Msg) {
 		return
 	}
 	f.l1.put(e.RUC, h)
-	f.resolve.answered(e.RUC, h)
+	// An event that comes late says nothing to a flight begun since it went stale.
+	if fresh, ok := f.resolve.memory(e.RUC); ok {
+		f.resolve.answered(e.RUC, fresh)
+	}
 }
 
 func (f *follower) onFailed(m *nats.Msg) {
