@@ -31,7 +31,7 @@ func (v Version) Newer(w Version) bool {
 // Entry is one answer to keep.
 type Entry struct {
 	RUC     ruc.Number
-	Value   []byte // the encoded answer; the store does not change it and does not keep the slice's owner waiting
+	Value   []byte // the encoded answer; kept as it is: neither the store nor the caller changes it
 	Version Version
 	TTL     time.Duration // how long from now; an entry of 0 or less is skipped
 }

@@ -19,7 +19,7 @@ type Prefix struct {
 	RUC        ruc.Number
 	Found      bool
 	ObtainedAt time.Time
-	Huella     string // aliases the bytes it was read from only through a copy: safe to keep
+	Huella     string // a copy, safe to keep
 }
 
 // The fixed text between the four leading fields, as ruc.Answer.Encode writes it.
