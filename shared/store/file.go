@@ -130,13 +130,9 @@ func (f *File) Delete(_ context.Context, n ruc.Number) error {
 	return nil
 }
 
-// DeletePattern is Delete for every number that pattern (digits and asterisks)
+// DeletePattern is Delete for every number that pattern
 // matches, or only counts them. What is put meanwhile may or may not be met.
-func (f *File) DeletePattern(ctx context.Context, pattern string, dryRun bool) (n int, err error) {
-	pattern, err = parsePattern(pattern)
-	if err != nil {
-		return 0, err
-	}
+func (f *File) DeletePattern(ctx context.Context, pattern ruc.Pattern, dryRun bool) (n int, err error) {
 	err = filepath.WalkDir(f.dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
@@ -145,7 +141,7 @@ func (f *File) DeletePattern(ctx context.Context, pattern string, dryRun bool) (
 			return ignoreMissing(err) // another process was faster
 		}
 		number, isAnswer := numberOf(d.Name())
-		if !isAnswer || !matches(pattern, number) {
+		if !isAnswer || !pattern.Matches(number) {
 			return nil
 		}
 		if dryRun {

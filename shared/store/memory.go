@@ -94,18 +94,14 @@ func (m *Memory) Delete(_ context.Context, n ruc.Number) error {
 	return nil
 }
 
-// DeletePattern is Delete for every number that pattern (digits and asterisks)
+// DeletePattern is Delete for every number that pattern
 // matches, or only counts them.
-func (m *Memory) DeletePattern(ctx context.Context, pattern string, dryRun bool) (n int, err error) {
-	pattern, err = parsePattern(pattern)
-	if err != nil {
-		return 0, err
-	}
+func (m *Memory) DeletePattern(ctx context.Context, pattern ruc.Pattern, dryRun bool) (n int, err error) {
 	for _, number := range slices.Collect(m.cache.Keys()) {
 		if err := ctx.Err(); err != nil {
 			return n, err
 		}
-		if !matches(pattern, number) {
+		if !pattern.Matches(number) {
 			continue
 		}
 		m.cache.ComputeIfPresent(number, func(old held) (held, otter.ComputeOp) {

@@ -39,7 +39,7 @@ type Store interface {
 	Get(ctx context.Context, n ruc.Number) (value []byte, ok bool, err error)
 	Put(ctx context.Context, entries []Entry) error
 	Delete(ctx context.Context, n ruc.Number) error
-	DeletePattern(ctx context.Context, pattern string, dryRun bool) (n int, err error)
+	DeletePattern(ctx context.Context, pattern ruc.Pattern, dryRun bool) (n int, err error)
 	Close() error
 }
 

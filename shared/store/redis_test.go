@@ -261,7 +261,7 @@ func TestRedis_APatternLeavesForeignKeysAlone(t *testing.T) {
 	if err := c.Set(t.Context(), "sunat:ruc:nota", "x", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := r.DeletePattern(t.Context(), "*", false); n != 1 || err != nil {
+	if n, err := r.DeletePattern(t.Context(), ruc.MustParsePattern("*"), false); n != 1 || err != nil {
 		t.Errorf("DeletePattern = %d, %v; want 1", n, err)
 	}
 	if held, err := c.Exists(t.Context(), "sunat:ruc:nota", "seq:{sunat:ruc:20131312955}", "sunat:fuente").Result(); err != nil || held != 3 {
@@ -425,7 +425,7 @@ func TestRedis_RefusesAnotherSourcesDataForGood(t *testing.T) {
 	refuses := func() {
 		t.Helper()
 		_, _, get := r.Get(t.Context(), number)
-		_, pattern := r.DeletePattern(t.Context(), "*", false)
+		_, pattern := r.DeletePattern(t.Context(), ruc.MustParsePattern("*"), false)
 		for name, err := range map[string]error{
 			"Get": get, "DeletePattern": pattern,
 			"Put":    r.Put(t.Context(), []store.Entry{entry(number, "a", 1)}),

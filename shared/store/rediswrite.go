@@ -194,20 +194,16 @@ const scanCount = 500
 // DeletePattern is Delete for every number that pattern matches, or only counts
 // them. It looks at the keys by SCAN, of a cluster at all masters, so what is put
 // meanwhile may or may not be met.
-func (r *Redis) DeletePattern(ctx context.Context, pattern string, dryRun bool) (n int, err error) {
-	match, err := parsePattern(pattern)
-	if err != nil {
-		return 0, err
-	}
+func (r *Redis) DeletePattern(ctx context.Context, pattern ruc.Pattern, dryRun bool) (n int, err error) {
 	err = r.write(ctx, func(c redis.UniversalClient) error {
 		d := deletion{client: c, dryRun: dryRun, met: map[ruc.Number]struct{}{}}
 		var err error
 		if cluster, ok := c.(*redis.ClusterClient); ok {
 			err = cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
-				return d.scan(ctx, node, match)
+				return d.scan(ctx, node, pattern)
 			})
 		} else {
-			err = d.scan(ctx, c, match)
+			err = d.scan(ctx, c, pattern)
 		}
 		n = d.n
 		return err
@@ -228,9 +224,9 @@ type deletion struct {
 	met map[ruc.Number]struct{} // by a dry run: SCAN may return a key twice
 }
 
-func (d *deletion) scan(ctx context.Context, node redis.Cmdable, match string) error {
+func (d *deletion) scan(ctx context.Context, node redis.Cmdable, pattern ruc.Pattern) error {
 	for cursor := uint64(0); ; {
-		keys, next, err := node.Scan(ctx, cursor, keyPrefix+match, scanCount).Result()
+		keys, next, err := node.Scan(ctx, cursor, keyPrefix+pattern.String(), scanCount).Result()
 		if err == nil {
 			err = d.take(ctx, keys)
 		}

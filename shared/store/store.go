@@ -9,8 +9,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"path"
-	"strings"
 	"time"
 
 	"github.com/rucflow/rucflow/shared/ruc"
@@ -43,31 +41,4 @@ var ErrOtherSource = errors.New("the store holds data of another source")
 func otherSource(where, found, want string) error {
 	return fmt.Errorf("%w: %s holds %q and this process works with %q: choose another place or empty it first",
 		ErrOtherSource, where, found, want)
-}
-
-// parsePattern checks a pattern of numbers: digits and asterisks, of which each
-// stands for any digits or none. It returns the pattern with runs of asterisks as
-// one, so that matching takes no longer than the pattern suggests. The error is an
-// *ruc.Error with code BadBody and a Spanish detail.
-func parsePattern(pattern string) (string, error) {
-	for strings.Contains(pattern, "**") {
-		pattern = strings.ReplaceAll(pattern, "**", "*")
-	}
-	digits := len(pattern) - strings.Count(pattern, "*")
-	if pattern == "" || digits > ruc.Digits || strings.Trim(pattern, "0123456789*") != "" {
-		return "", &ruc.Error{
-			Code:   ruc.BadBody,
-			Detail: "El patrón solo puede tener dígitos (hasta 11) y asteriscos; por ejemplo, 2010* abarca todos los RUC que empiezan con 2010.",
-			Err:    errPattern,
-		}
-	}
-	return pattern, nil
-}
-
-var errPattern = errors.New("a pattern of numbers has digits and asterisks only")
-
-// matches reports whether a parsed pattern matches n.
-func matches(pattern string, n ruc.Number) bool {
-	ok, err := path.Match(pattern, n.String())
-	return ok && err == nil
 }
