@@ -13,6 +13,7 @@ type Config struct {
 	MaxPending     int           `env:"MAX_PENDING" envDefault:"256" help:"numbers being resolved at one time; one more is refused"`
 	L1TTL          time.Duration `env:"L1_TTL" envDefault:"10m" help:"how long an answer lives in this process's memory"`
 	MemoryBytes    service.Bytes `env:"CACHE_MEMORY_BYTES" envDefault:"64MiB" help:"bound of this process's memory cache"`
+	AdminToken     string        `env:"ADMIN_TOKEN" secret:"true" help:"token of the admin routes; without one they are refused"`
 	service.Lifetimes
 }
 

@@ -27,10 +27,24 @@ func (f *follower) listen(nc *nats.Conn) (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway.follower: %w", err)
 	}
+	invalidated, err := nc.Subscribe(wire.SubjectInvalidated, f.onInvalidated)
+	if err != nil {
+		return nil, fmt.Errorf("gateway.follower: %w", err)
+	}
 	return func() {
-		_ = resolved.Unsubscribe() // both fail only on a closed connection
+		_ = resolved.Unsubscribe() // all fail only on a closed connection
 		_ = failed.Unsubscribe()
+		_ = invalidated.Unsubscribe()
 	}, nil
+}
+
+func (f *follower) onInvalidated(m *nats.Msg) {
+	notice, err := wire.ParseInvalidated(m.Data)
+	if err != nil {
+		f.log.Warn().Err(err).Msg("a notice of an invalidation could not be read")
+		return
+	}
+	f.l1.drop(notice)
 }
 
 func (f *follower) onResolved(m *nats.Msg) {

@@ -18,7 +18,7 @@ import (
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
-// The bounds of a request. No route takes a body yet, so little is enough.
+// The bounds of a request.
 const (
 	maxBodyBytes    = 64 << 10
 	maxDrainBytes   = 8 << 20
@@ -40,6 +40,7 @@ const cacheName = "rucflow"
 // web is the HTTP side of a gateway.
 type web struct {
 	lookups *lookups
+	admin   *admin
 	health  func() health
 	ready   func() error
 	metrics *metrics
@@ -68,6 +69,8 @@ func (w *web) app(writeTimeout time.Duration) *fiber.App {
 	app.Use(w.guard)
 	app.Get("/obtener-ruc/:ruc", w.record)
 	app.Get("/v1/ruc/:ruc", w.record)
+	app.Delete("/v1/ruc/:ruc", w.admin.authorize, w.admin.forget)
+	app.Post("/v1/cache/invalidar", w.admin.authorize, w.admin.forgetPattern)
 	app.Get("/health", w.showHealth)
 	app.Get("/livez", func(c *fiber.Ctx) error { return c.SendString("ok\n") })
 	app.Get("/readyz", w.showReady)
@@ -89,25 +92,28 @@ func (w *web) guard(c *fiber.Ctx) (err error) {
 	return c.Next()
 }
 
-// bounded refuses a body beyond maxBodyBytes. What a client still sends is read and
-// thrown away, up to maxDrainBytes: closing on unread data resets the connection, and
-// the refusal would be lost.
+// bounded takes the body from the connection and refuses one beyond maxBodyBytes.
+// What a client still sends then is read and thrown away, up to maxDrainBytes: closing
+// on unread data resets the connection, and the refusal would be lost.
 func bounded(c *fiber.Ctx) error {
-	length := c.Request().Header.ContentLength()
-	chunked := length == -1
-	if !chunked && length <= maxBodyBytes {
+	stream := c.Context().RequestBodyStream()
+	if stream == nil {
 		return nil
 	}
-	n, err := io.CopyN(io.Discard, c.Context().RequestBodyStream(), maxDrainBytes)
-	if err == nil {
+	body, err := io.ReadAll(io.LimitReader(stream, maxBodyBytes+1))
+	if err != nil {
+		return &ruc.Error{Code: ruc.BadBody, Err: err}
+	}
+	if len(body) <= maxBodyBytes {
+		c.Request().SetBodyRaw(body)
+		return nil
+	}
+	if _, err := io.CopyN(io.Discard, stream, maxDrainBytes); err == nil {
 		c.Context().SetConnectionClose() // there may be more
 	} else if !errors.Is(err, io.EOF) {
 		return &ruc.Error{Code: ruc.BadBody, Err: err}
 	}
-	if n > maxBodyBytes {
-		return &ruc.Error{Code: ruc.TooLarge}
-	}
-	return nil
+	return &ruc.Error{Code: ruc.TooLarge}
 }
 
 // record answers GET /obtener-ruc/{ruc} and GET /v1/ruc/{ruc}.
@@ -121,7 +127,7 @@ func (w *web) record(c *fiber.Ctx) error {
 	if ok && f.found {
 		w.metrics.hit(w.now().Sub(start))
 	} else {
-		id := w.requestID(c)
+		id := requestID(c)
 		if f, err = w.lookups.lookup(c.UserContext(), n); err != nil {
 			return &numbered{n, err}
 		}
@@ -129,7 +135,7 @@ func (w *web) record(c *fiber.Ctx) error {
 			Dur("took", w.now().Sub(start)).Str("req", id).Msg("lookup")
 	}
 	if c.Get(headerRequestID) != "" {
-		w.requestID(c)
+		requestID(c)
 	}
 	return w.send(c, f)
 }
@@ -184,7 +190,7 @@ func matches(header, etag string) bool {
 
 // requestID returns the request's id, the client's own where it sent a sane one,
 // and repeats it in the response.
-func (w *web) requestID(c *fiber.Ctx) string {
+func requestID(c *fiber.Ctx) string {
 	if id := c.GetRespHeader(headerRequestID); id != "" {
 		return id
 	}
@@ -232,7 +238,10 @@ func (w *web) problem(c *fiber.Ctx, err error) error {
 	if status == http.StatusRequestHeaderFieldsTooLarge {
 		drain(c.Context().Conn())
 	}
-	p.RequestID = w.requestID(c)
+	p.RequestID = requestID(c)
+	if p.Code == ruc.Unauthorized {
+		c.Set(fiber.HeaderWWWAuthenticate, `Bearer realm="rucflow"`)
+	}
 	if p.RetryAfter > 0 {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(p.RetryAfter))
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -57,6 +58,10 @@ func (h *held) weight() uint32 {
 // an entry lives at most ttl, whatever its freshness: a lost event costs no more.
 type l1 struct {
 	cache *otter.Cache[ruc.Number, *held]
+
+	// mu keeps a drop from passing between fill's look at drops and its write.
+	mu    sync.RWMutex
+	drops uint64 // how often something was dropped
 }
 
 func newL1(maxBytes int64, ttl time.Duration) (*l1, error) {
@@ -68,7 +73,7 @@ func newL1(maxBytes int64, ttl time.Duration) (*l1, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway.newL1: %w", err)
 	}
-	return &l1{cache}, nil
+	return &l1{cache: cache}, nil
 }
 
 func (c *l1) get(n ruc.Number) (*held, bool) { return c.cache.GetIfPresent(n) }
@@ -84,8 +89,46 @@ func (c *l1) put(n ruc.Number, h *held) {
 	})
 }
 
-// clear forgets everything: after a gap in the events nothing held is sure to be
+// dropped returns a mark to give to fill.
+func (c *l1) dropped() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.drops
+}
+
+// fill keeps what was read from the store, unless something was dropped since mark: it
+// could have been read just before it was deleted there.
+func (c *l1) fill(n ruc.Number, h *held, mark uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.drops == mark {
+		c.put(n, h)
+	}
+}
+
+// drop forgets what a notice is about.
+func (c *l1) drop(notice wire.Invalidated) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drops++
+	if !notice.RUC.IsZero() {
+		c.cache.Invalidate(notice.RUC)
+		return
+	}
+	for n := range c.cache.Keys() {
+		if notice.Matches(n) {
+			c.cache.Invalidate(n)
+		}
+	}
+}
+
+// clear forgets everything: after a gap in the messages nothing held is sure to be
 // the newest.
-func (c *l1) clear() { c.cache.InvalidateAll() }
+func (c *l1) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drops++
+	c.cache.InvalidateAll()
+}
 
 func (c *l1) close() { c.cache.StopAllGoroutines() }

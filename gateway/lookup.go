@@ -104,6 +104,7 @@ func (l *lookups) find(ctx context.Context, n ruc.Number) (found, error) {
 // stored returns a fresh answer of the store and fills the L1 with it. A store
 // that fails or is slow costs its budget and a log line, never the lookup.
 func (l *lookups) stored(ctx context.Context, n ruc.Number) (found, bool) {
+	mark := l.l1.dropped()
 	value, ok, err := l.store.Get(ctx, n)
 	if err != nil {
 		l.metrics.storeFailed()
@@ -132,6 +133,6 @@ func (l *lookups) stored(ctx context.Context, n ruc.Number) (found, bool) {
 	if f.State != ruc.Fresh {
 		return found{}, false
 	}
-	l.l1.put(n, h)
+	l.l1.fill(n, h, mark)
 	return found{h, layer(l.store.Kind()), f}, true
 }

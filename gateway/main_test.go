@@ -60,8 +60,16 @@ type clock struct{ ahead atomic.Int64 }
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
 func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
+// inert is the part of a store that no test of a lookup uses.
+type inert struct{}
+
+func (inert) Delete(context.Context, ruc.Number) error { return nil }
+func (inert) DeletePattern(context.Context, ruc.Pattern, bool) (int, error) {
+	return 0, nil
+}
+
 // noStore holds nothing.
-type noStore struct{}
+type noStore struct{ inert }
 
 func (noStore) Kind() string { return "memory" }
 func (noStore) Get(context.Context, ruc.Number) ([]byte, bool, error) {
@@ -74,6 +82,10 @@ type storeFunc func(ctx context.Context, n ruc.Number) ([]byte, bool, error)
 func (storeFunc) Kind() string { return "redis" }
 func (f storeFunc) Get(ctx context.Context, n ruc.Number) ([]byte, bool, error) {
 	return f(ctx, n)
+}
+func (storeFunc) Delete(context.Context, ruc.Number) error { return nil }
+func (storeFunc) DeletePattern(context.Context, ruc.Pattern, bool) (int, error) {
+	return 0, nil
 }
 
 // rig is a gateway that runs on a NATS server of its own.
@@ -102,8 +114,8 @@ func start(t *testing.T, change ...func(*gateway.Config, *gateway.Deps)) *rig {
 	if r.js, err = jetstream.New(r.nc); err != nil {
 		t.Fatal(err)
 	}
-	p := wire.Provisioner{JS: r.js, Warn: func(what, field, _, _ string) { t.Errorf("differs: %s %s", what, field) }}
-	if err := p.Events(t.Context(), 45*day, ruc.FuenteReplica); err != nil {
+	p := wire.Provisioner{JS: r.js, Source: ruc.FuenteReplica, Warn: func(what, field, _, _ string) { t.Errorf("differs: %s %s", what, field) }}
+	if err := p.Events(t.Context(), 45*day); err != nil {
 		t.Fatal(err)
 	}
 

@@ -26,6 +26,8 @@ type Store interface {
 	Kind() string // redis, file, memory
 	// Get returns within a budget of its own; see package store.
 	Get(ctx context.Context, n ruc.Number) (value []byte, ok bool, err error)
+	Delete(ctx context.Context, n ruc.Number) error
+	DeletePattern(ctx context.Context, pattern ruc.Pattern, dryRun bool) (n int, err error)
 }
 
 // Deps are the live things that a gateway works with. Run closes the listeners
@@ -91,7 +93,12 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		return nil
 	}
 	site := &web{
-		lookups: look, ready: ready, metrics: m, now: deps.Now, log: deps.Log,
+		lookups: look, ready: ready,
+		admin: &admin{
+			token: cfg.AdminToken, log: deps.Log,
+			invalidated: &invalidations{store: deps.Store, nc: deps.NATS, l1: memory},
+		},
+		metrics: m, now: deps.Now, log: deps.Log,
 		health: func() health { return state(deps, people) },
 	}
 	app := site.app(cfg.RequestTimeout + writeMargin)

@@ -47,4 +47,8 @@
 // a second visit of one job stores nothing. Ruc-Job names the job's sequence.
 // Everybody who may publish ruc.resolved.* writes the cache, so every consumer
 // checks an event before use (ParseEvent).
+//
+// ruc.invalidated says that answers were deleted from the store (Invalidated). It is
+// not stored: who keeps copies drops them when he hears it, and drops everything when
+// he may have missed something.
 package wire

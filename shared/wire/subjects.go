@@ -26,6 +26,10 @@ const (
 	SubjectDropped  = "ruc.dropped" // core message, never stored
 )
 
+// SubjectInvalidated carries the notice that answers were deleted: a core message,
+// never stored, to everybody who keeps copies.
+const SubjectInvalidated = "ruc.invalidated"
+
 // SubjectTurn holds the one message of RUC_TURN.
 const SubjectTurn = "ruc.turn"
 
