@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,25 +29,62 @@ type Frame struct {
 	Name string
 	Log  zerolog.Logger
 	Now  func() time.Time
+	Args []string  // what stands after the flags
+	Out  io.Writer // where a command prints its result
 }
 
-// Program is one binary.
+// Program is one binary, or one command of a binary that has several.
 type Program[C any] struct {
 	Name    string
 	Summary string              // one line for -help
-	Frame   func(cfg *C) Config // where the frame's settings are
+	Args    string              // the arguments after the flags, for -help; "" = there are none
+	Frame   func(cfg *C) Config // where the frame's settings are; nil for a command without
 	Check   func(cfg *C) error  // further validation, may be nil
-	Ops     func(cfg *C) string // address of the ops listener, which -health asks
+	Ops     func(cfg *C) string // address of the ops listener, which -health asks; nil for a command
 	Flags   func(fs *flag.FlagSet)
 	Run     func(ctx context.Context, cfg C, f Frame) error // returns nil when told to stop
 }
 
-// Main runs a program to its end and exits: 0 after an orderly stop, 1 after a
-// failure, 2 for bad settings. The first SIGINT or SIGTERM stops it orderly, a
-// second one at once.
-func Main[C any](p Program[C]) {
-	os.Exit(p.main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+// Command is a Program that another's first argument chooses.
+type Command interface {
+	about() (name, summary string)
+	main(args, environ []string, stdout, stderr io.Writer) int
 }
+
+func (p Program[C]) about() (name, summary string) { return p.Name, p.Summary }
+
+// ErrUsage makes Main exit as for bad settings: a command was called wrongly.
+var ErrUsage = errors.New("see -help")
+
+// Main runs a program, or the one of its commands that the first argument names, to
+// its end and exits: 0 after an orderly stop, 1 after a failure, 2 for bad settings.
+// The first SIGINT or SIGTERM stops it orderly, a second one at once.
+func Main[C any](p Program[C], commands ...Command) {
+	os.Exit(choose(p, commands, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+func choose(p Command, commands []Command, args, environ []string, stdout, stderr io.Writer) int {
+	if len(commands) == 0 || len(args) == 0 {
+		return p.main(args, environ, stdout, stderr)
+	}
+	name, _ := p.about()
+	for _, c := range commands {
+		if full, _ := c.about(); full == name+" "+args[0] {
+			return c.main(args[1:], environ, stdout, stderr)
+		}
+	}
+	code := p.main(args, environ, stdout, stderr)
+	if slices.ContainsFunc(args, isHelp) {
+		fmt.Fprintf(stderr, "\nCommands (each has -help):\n")
+		for _, c := range commands {
+			full, summary := c.about()
+			fmt.Fprintf(stderr, "  %s\n    \t%s\n", full, summary)
+		}
+	}
+	return code
+}
+
+func isHelp(arg string) bool { return slices.Contains([]string{"-h", "-help", "--h", "--help"}, arg) }
 
 func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 	var cfg C
@@ -54,7 +92,10 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	fs.Usage = func() { p.usage(fs, stderr, &cfg) }
 	check := fs.Bool("check-config", false, "check the settings, print the effective ones and exit")
-	health := fs.Bool("health", false, "ask the running process whether it is ready; exit 0 if so")
+	health := new(bool)
+	if p.Ops != nil {
+		fs.BoolVar(health, "health", false, "ask the running process whether it is ready; exit 0 if so")
+	}
 	if p.Flags != nil {
 		p.Flags(fs)
 	}
@@ -63,7 +104,7 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 	} else if err != nil {
 		return 2
 	}
-	if fs.NArg() > 0 {
+	if fs.NArg() > 0 && p.Args == "" {
 		fmt.Fprintf(stderr, "%s: unexpected argument %q; see -help\n", p.Name, fs.Arg(0))
 		return 2
 	}
@@ -75,7 +116,10 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
 		return 2
 	}
-	frame := p.Frame(&cfg)
+	frame := Config{LogLevel: zerolog.LevelInfoValue}
+	if p.Frame != nil {
+		frame = p.Frame(&cfg)
+	}
 	log, err := frame.logger(stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
@@ -100,16 +144,30 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 	defer stop()
 	// Once told to stop, the default action of a further signal is back.
 	context.AfterFunc(ctx, stop)
-	if err := p.Run(ctx, cfg, Frame{Name: p.Name, Log: log, Now: time.Now}); err != nil {
+	err = p.Run(ctx, cfg, Frame{Name: p.Name, Log: log, Now: time.Now, Args: fs.Args(), Out: stdout})
+	switch {
+	case p.Ops == nil && err != nil: // a person reads what a command says
+		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+	case err != nil:
 		log.Error().Err(err).Msg("stopped by a failure")
+	case p.Ops != nil:
+		log.Info().Msg("stopped")
+	}
+	switch {
+	case errors.Is(err, ErrUsage):
+		return 2
+	case err != nil:
 		return 1
 	}
-	log.Info().Msg("stopped")
 	return 0
 }
 
 func (p Program[C]) usage(fs *flag.FlagSet, w io.Writer, cfg *C) {
-	fmt.Fprintf(w, "%s: %s\n\nFlags:\n", p.Name, p.Summary)
+	fmt.Fprintf(w, "%s: %s\n\n", p.Name, p.Summary)
+	if p.Args != "" {
+		fmt.Fprintf(w, "Usage: %s [flags] %s\n\n", p.Name, p.Args)
+	}
+	fmt.Fprintf(w, "Flags:\n")
 	fs.PrintDefaults()
 	fmt.Fprintf(w, "\nSettings (environment variable, default, meaning; a duration may be a bare number of seconds):\n")
 	if err := Help(w, cfg); err != nil {

@@ -1,0 +1,62 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+type greeting struct {
+	Name string `env:"NAME" envDefault:"world" help:"who is greeted"`
+}
+
+func TestChoose_RunsTheCommandThatTheFirstArgumentNames(t *testing.T) {
+	loud := false
+	commands := []Command{Program[greeting]{
+		Name: "prog greet", Summary: "greets", Args: "<word>",
+		Flags: func(fs *flag.FlagSet) { fs.BoolVar(&loud, "loud", false, "with emphasis") },
+		Run: func(_ context.Context, c greeting, f Frame) error {
+			switch {
+			case len(f.Args) != 1:
+				return fmt.Errorf("one word: %w", ErrUsage)
+			case f.Args[0] == "fail":
+				return errors.New("no luck")
+			}
+			fmt.Fprintln(f.Out, f.Args[0], c.Name, loud)
+			return nil
+		},
+	}}
+	root := Program[struct{ Frame Config }]{
+		Name: "prog", Summary: "serves",
+		Frame: func(c *struct{ Frame Config }) Config { return c.Frame },
+		Ops:   func(*struct{ Frame Config }) string { return "" },
+		Run:   func(context.Context, struct{ Frame Config }, Frame) error { return errors.New("served") },
+	}
+	for _, tc := range []struct {
+		args           string
+		code           int
+		stdout, stderr string
+	}{
+		{"greet hello", 0, "hello world false\n", ""},
+		{"greet -loud hello", 0, "hello world true\n", ""},
+		{"greet", 2, "", "prog greet: one word: see -help\n"},
+		{"greet fail", 1, "", "prog greet: no luck\n"},
+		{"greet -health", 2, "", "not defined: -health"},
+		{"greet -check-config", 0, "NAME=world\n", ""},
+		{"greet -help", 0, "", "Usage: prog greet [flags] <word>"},
+		{"-help", 0, "", "prog greet\n    \tgreets"},
+		{"other", 2, "", `unexpected argument "other"`},
+		{"", 1, "", `"error":"served"`},
+		{"-health", 1, "", "OPS_ADDR is empty"},
+	} {
+		var stdout, stderr strings.Builder
+		loud = false
+		code := choose(root, commands, strings.Fields(tc.args), nil, &stdout, &stderr)
+		if code != tc.code || stdout.String() != tc.stdout || !strings.Contains(stderr.String(), tc.stderr) || tc.stderr == "" && stderr.Len() > 0 {
+			t.Errorf("%q: %d, stdout %q, stderr %q", tc.args, code, stdout.String(), stderr.String())
+		}
+	}
+}
