@@ -82,11 +82,11 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
 	defer cancel()
 	if deps.Provision {
-		p := wire.Provisioner{JS: js, Update: deps.Update, Warn: func(what, field, want, found string) {
+		p := wire.Provisioner{JS: js, Source: deps.Source, Update: deps.Update, Warn: func(what, field, want, found string) {
 			deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
 				Msg("a stream differs from this process's settings and was left as it is")
 		}}
-		if err := p.Events(ctx, cfg.EventsMaxAge, deps.Source); err != nil {
+		if err := p.Events(ctx, cfg.EventsMaxAge); err != nil {
 			return nil, err
 		}
 		if err := p.Cachewriter(ctx); err != nil {

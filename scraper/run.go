@@ -56,10 +56,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err != nil {
 		return fmt.Errorf("scraper.Run: %w", err)
 	}
-	if err := provision(ctx, js, cfg, deps); err != nil {
-		return stopped(ctx, err)
-	}
-	consumer, err := js.Consumer(ctx, wire.StreamVisits, wire.ConsumerSlots)
+	consumer, err := openQueue(ctx, js, cfg, deps)
 	if err != nil {
 		return stopped(ctx, err)
 	}
@@ -175,17 +172,31 @@ func flush(nc *nats.Conn) {
 	_ = nc.FlushTimeout(flushTimeout) // without a server there is nobody to flush to
 }
 
-func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) error {
-	if !deps.Provision {
-		return nil
-	}
+// openQueue returns the consumer of the work queue, which it makes if it may.
+func openQueue(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
 	defer cancel()
-	p := wire.Provisioner{JS: js, Update: deps.Update, Warn: func(what, field, want, found string) {
+	if err := wire.AwaitServer(ctx, deps.NATS); err != nil {
+		return nil, err
+	}
+	if deps.Provision {
+		if err := provision(ctx, js, cfg, deps); err != nil {
+			return nil, err
+		}
+	}
+	consumer, err := js.Consumer(ctx, wire.StreamVisits, wire.ConsumerSlots)
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", wire.StreamVisits, wire.ConsumerSlots, err)
+	}
+	return consumer, wire.CheckSource(consumer.CachedInfo(), cfg.Source())
+}
+
+func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) error {
+	p := wire.Provisioner{JS: js, Source: cfg.Source(), Update: deps.Update, Warn: func(what, field, want, found string) {
 		deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
 			Msg("a stream differs from this process's settings and was left as it is")
 	}}
-	if err := p.Events(ctx, cfg.EventsMaxAge, cfg.Source()); err != nil {
+	if err := p.Events(ctx, cfg.EventsMaxAge); err != nil {
 		return err
 	}
 	return p.Visits(ctx, cfg.Queue, cfg.MaxConcurrent, cfg.Pace)

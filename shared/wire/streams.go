@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -39,10 +40,15 @@ const (
 	writerAckWait       = 30 * time.Second
 	writerMaxAckPending = 1000
 
-	metaSource = "rucflow.fuente"
-	metaPace   = "rucflow.pace-ms"
-	metaEpoch  = "rucflow.epoch"
+	metaSource  = "rucflow.fuente"
+	metaVersion = "rucflow.version"
+	metaPace    = "rucflow.pace-ms"
+	metaEpoch   = "rucflow.epoch"
 )
+
+// settingsVersion counts the changes to the settings of streams and consumers below.
+// It is kept in their metadata and never lowered.
+const settingsVersion = 1
 
 // The API errors of JetStream that the protocol reads.
 const (
@@ -82,15 +88,17 @@ func hasAPICode(err error, code jetstream.ErrorCode) bool {
 // a fleet of processes with different settings would otherwise flip them at
 // every start.
 type Provisioner struct {
-	JS     jetstream.JetStream
-	Update bool                                  // change what exists; for the one owner of the server
-	Warn   func(what, field, want, found string) // called for each difference that stays
+	JS      jetstream.JetStream
+	Source  string                                // whose data it is; that of another source is refused
+	Update  bool                                  // change what exists; for the one owner of the server
+	Warn    func(what, field, want, found string) // called for each difference that stays
+	Changed func(what, field, want, found string) // called for each difference that was mended; may be nil
+	Created func(what string)                     // called for what was missing; may be nil
 }
 
-// Events makes RUC_EVENTS. maxAge bounds how long an event is kept; source marks
-// whose data the stream holds: a stream of another source is refused.
-func (p Provisioner) Events(ctx context.Context, maxAge time.Duration, source string) error {
-	s, err := p.stream(ctx, jetstream.StreamConfig{
+// Events makes RUC_EVENTS. maxAge bounds how long an event is kept.
+func (p Provisioner) Events(ctx context.Context, maxAge time.Duration) error {
+	_, err := p.stream(ctx, jetstream.StreamConfig{
 		Name:        StreamEvents,
 		Description: "rucflow: answers and failures, newest per subject = last known",
 		Subjects:    []string{SubjectResolved + ".*", SubjectFailed + ".*", SubjectChanged + ".*"},
@@ -104,14 +112,21 @@ func (p Provisioner) Events(ctx context.Context, maxAge time.Duration, source st
 		Duplicates:  duplicatesWindow,
 		// After storing: who hears ruc.resolved may rely on the event being there.
 		RePublish: &jetstream.RePublish{Source: "ruc.*.*", Destination: "ruc.{{wildcard(1)}}"},
-		Metadata:  map[string]string{metaSource: source},
+		Metadata:  map[string]string{metaSource: p.Source},
 	})
-	if err != nil {
-		return err
-	}
-	if found := s.CachedInfo().Config.Metadata[metaSource]; found != source {
-		return fmt.Errorf("wire.Provisioner.Events: the stream %s holds data of source %q and this process works with %q: "+
-			"use another NATS server (or DATA_DIR), or delete the stream first", StreamEvents, found, source)
+	return err
+}
+
+// CheckSource refuses a consumer of another source's data. It is what a process can
+// see that may not ask the streams.
+func CheckSource(info *jetstream.ConsumerInfo, source string) error {
+	return checkSource(info.Stream+"/"+info.Name, info.Config.Metadata, source)
+}
+
+func checkSource(what string, metadata map[string]string, source string) error {
+	if found := metadata[metaSource]; found != source {
+		return fmt.Errorf("wire.CheckSource: %s holds data of source %q and this process works with %q: "+
+			"use another NATS server (or DATA_DIR), or delete the stream first", what, found, source)
 	}
 	return nil
 }
@@ -143,6 +158,7 @@ func (p Provisioner) Visits(ctx context.Context, queue, maxConcurrent int, pace 
 		// The slot counts deliveries itself: beyond MaxDeliver the server would
 		// keep the message and so block its number until MaxAge.
 		MaxDeliver: -1,
+		Metadata:   map[string]string{metaSource: p.Source},
 	}); err != nil {
 		return err
 	}
@@ -191,7 +207,10 @@ func (p Provisioner) Cachewriter(ctx context.Context) error {
 		AckWait:        writerAckWait,
 		MaxAckPending:  writerMaxAckPending,
 		MaxDeliver:     -1,
-		Metadata:       map[string]string{metaEpoch: strconv.FormatInt(s.CachedInfo().Created.Unix(), 10)},
+		Metadata: map[string]string{
+			metaEpoch:  strconv.FormatInt(s.CachedInfo().Created.Unix(), 10),
+			metaSource: p.Source,
+		},
 	})
 }
 
@@ -220,6 +239,7 @@ func Pace(info *jetstream.ConsumerInfo) time.Duration {
 const createTries = 5
 
 func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) (jetstream.Stream, error) {
+	want.Metadata = versioned(want.Metadata)
 	var lastErr error
 	for range createTries {
 		s, err := p.JS.Stream(ctx, want.Name)
@@ -227,6 +247,7 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) (j
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			s, err = p.JS.CreateStream(ctx, want)
 			if err == nil {
+				p.created(want.Name)
 				return s, nil
 			}
 			if !hasAPICode(err, codeNameInUse) && !hasAPICode(err, codeStreamLimit) {
@@ -238,6 +259,11 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) (j
 			return nil, fmt.Errorf("wire.Provisioner: reading %s: %w", want.Name, err)
 		}
 		found := s.CachedInfo().Config
+		if _, marked := want.Metadata[metaSource]; marked {
+			if err := checkSource(want.Name, found.Metadata, p.Source); err != nil {
+				return nil, err
+			}
+		}
 		diff := streamDiff(want, found)
 		if len(diff) == 0 {
 			return s, nil
@@ -246,11 +272,14 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) (j
 			p.report(want.Name, diff)
 			return s, nil
 		}
-		want.Metadata = found.Metadata // the marker of the source is never rewritten
+		if err := checkVersion(want.Name, found.Metadata); err != nil {
+			return nil, err
+		}
 		s, err = p.JS.UpdateStream(ctx, want)
 		if err != nil {
 			return nil, fmt.Errorf("wire.Provisioner: updating %s: %w", want.Name, err)
 		}
+		p.changed(want.Name, diff)
 		return s, nil
 	}
 	return nil, fmt.Errorf("wire.Provisioner: creating %s: %w", want.Name, lastErr)
@@ -258,6 +287,7 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) (j
 
 func (p Provisioner) consumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) error {
 	name := stream + "/" + want.Durable
+	want.Metadata = versioned(want.Metadata)
 	c, err := p.JS.Consumer(ctx, stream, want.Durable)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
@@ -266,11 +296,13 @@ func (p Provisioner) consumer(ctx context.Context, stream string, want jetstream
 		if _, err = p.JS.CreateConsumer(ctx, stream, want); err != nil && !errors.Is(err, jetstream.ErrConsumerExists) {
 			return fmt.Errorf("wire.Provisioner: creating %s: %w", name, err)
 		}
+		p.created(name)
 		return nil
 	case err != nil:
 		return fmt.Errorf("wire.Provisioner: reading %s: %w", name, err)
 	}
-	diff := consumerDiff(want, c.CachedInfo().Config)
+	found := c.CachedInfo().Config
+	diff := consumerDiff(want, found)
 	if len(diff) == 0 {
 		return nil
 	}
@@ -278,10 +310,45 @@ func (p Provisioner) consumer(ctx context.Context, stream string, want jetstream
 		p.report(name, diff)
 		return nil
 	}
+	if err := checkVersion(name, found.Metadata); err != nil {
+		return err
+	}
 	if _, err := p.JS.UpdateConsumer(ctx, stream, want); err != nil {
 		return fmt.Errorf("wire.Provisioner: updating %s: %w", name, err)
 	}
+	p.changed(name, diff)
 	return nil
+}
+
+func versioned(metadata map[string]string) map[string]string {
+	all := map[string]string{metaVersion: strconv.Itoa(settingsVersion)}
+	maps.Copy(all, metadata)
+	return all
+}
+
+// checkVersion keeps an older rucflow from undoing what a newer one has set.
+func checkVersion(what string, found map[string]string) error {
+	version, err := strconv.Atoi(found[metaVersion])
+	if err == nil && version > settingsVersion {
+		return fmt.Errorf("wire.Provisioner: %s was set up by a newer rucflow (settings %d, this one's are %d) and is left as it is: use the newer one",
+			what, version, settingsVersion)
+	}
+	return nil
+}
+
+func (p Provisioner) created(what string) {
+	if p.Created != nil {
+		p.Created(what)
+	}
+}
+
+func (p Provisioner) changed(what string, diff []difference) {
+	if p.Changed == nil {
+		return
+	}
+	for _, d := range diff {
+		p.Changed(what, d.field, d.want, d.found)
+	}
 }
 
 type difference struct{ field, want, found string }
@@ -303,6 +370,7 @@ func streamDiff(want, found jetstream.StreamConfig) []difference {
 		{"discard", want.Discard.String(), found.Discard.String()},
 		{"allow_direct", fmt.Sprint(want.AllowDirect), fmt.Sprint(found.AllowDirect)},
 		{"republish", fmt.Sprint(want.RePublish != nil), fmt.Sprint(found.RePublish != nil)},
+		{"version", want.Metadata[metaVersion], found.Metadata[metaVersion]},
 	})
 }
 
@@ -312,6 +380,8 @@ func consumerDiff(want, found jetstream.ConsumerConfig) []difference {
 		{"max_ack_pending", fmt.Sprint(want.MaxAckPending), fmt.Sprint(found.MaxAckPending)},
 		{"max_deliver", fmt.Sprint(want.MaxDeliver), fmt.Sprint(found.MaxDeliver)},
 		{"pace_ms", want.Metadata[metaPace], found.Metadata[metaPace]},
+		{"fuente", want.Metadata[metaSource], found.Metadata[metaSource]},
+		{"version", want.Metadata[metaVersion], found.Metadata[metaVersion]},
 	})
 }
 

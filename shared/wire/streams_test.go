@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -36,7 +37,8 @@ func server(t *testing.T) (*nats.Conn, jetstream.JetStream) {
 }
 
 func provision(ctx context.Context, p wire.Provisioner, concurrent int, source string) error {
-	if err := p.Events(ctx, 45*24*time.Hour, source); err != nil {
+	p.Source = source
+	if err := p.Events(ctx, 45*24*time.Hour); err != nil {
 		return err
 	}
 	if err := p.Visits(ctx, 4, concurrent, 1100*time.Millisecond); err != nil {
@@ -76,6 +78,82 @@ func TestProvision_CreatesOnceAndReportsDifferences(t *testing.T) {
 	turn, err := js.Consumer(t.Context(), wire.StreamTurn, wire.ConsumerTurn)
 	if err != nil || wire.Pace(turn.CachedInfo()) != 1100*time.Millisecond || turn.CachedInfo().NumPending != 1 {
 		t.Errorf("the turn: %v, %v", turn.CachedInfo(), err)
+	}
+}
+
+// A newer rucflow's settings are not undone; what is created or changed is told.
+func TestProvision_TellsWhatItDidAndLeavesNewerSettings(t *testing.T) {
+	_, js := server(t)
+	var created, changed []string
+	p := wire.Provisioner{
+		JS: js, Update: true, Warn: func(what, field, _, _ string) { t.Errorf("left: %s %s", what, field) },
+		Created: func(what string) { created = append(created, what) },
+		Changed: func(what, field, want, found string) {
+			changed = append(changed, fmt.Sprintf("%s %s %s→%s", what, field, found, want))
+		},
+	}
+	for _, concurrent := range []int{1, 1, 3} {
+		if err := provision(t.Context(), p, concurrent, ruc.FuenteReplica); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"RUC_EVENTS", "RUC_VISITS", "RUC_VISITS/slots", "RUC_TURN", "RUC_TURN/turn", "RUC_EVENTS/cachewriter"}
+	if diff := cmp.Diff(want, created); diff != "" {
+		t.Errorf("created (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"RUC_VISITS/slots max_ack_pending 1→3"}, changed); diff != "" {
+		t.Errorf("changed (-want +got):\n%s", diff)
+	}
+	c, err := js.Consumer(t.Context(), wire.StreamVisits, wire.ConsumerSlots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := c.CachedInfo().Config
+	newer.Metadata["rucflow.version"], newer.MaxAckPending = "99", 5
+	if _, err := js.UpdateConsumer(t.Context(), wire.StreamVisits, newer); err != nil {
+		t.Fatal(err)
+	}
+	if err := provision(t.Context(), p, 3, ruc.FuenteReplica); err == nil || !strings.Contains(err.Error(), "newer rucflow") {
+		t.Errorf("a newer rucflow's consumer: %v", err)
+	}
+	if c, err = js.Consumer(t.Context(), wire.StreamVisits, wire.ConsumerSlots); err != nil || c.CachedInfo().Config.MaxAckPending != 5 {
+		t.Errorf("it was changed: %v, %v", c.CachedInfo().Config, err)
+	}
+}
+
+func TestCheckSource_SeesItInTheConsumers(t *testing.T) {
+	_, js := server(t)
+	if err := provision(t.Context(), wire.Provisioner{JS: js}, 1, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	for stream, name := range map[string]string{wire.StreamVisits: wire.ConsumerSlots, wire.StreamEvents: wire.ConsumerCachewriter} {
+		c, err := js.Consumer(t.Context(), stream, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := wire.CheckSource(c.CachedInfo(), ruc.FuenteReplica); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := wire.CheckSource(c.CachedInfo(), ruc.FuenteSunat); err == nil || !strings.Contains(err.Error(), `"replica"`) {
+			t.Errorf("%s of another source: %v", name, err)
+		}
+	}
+}
+
+func TestAwaitServer_SaysWhenNobodyAnswers(t *testing.T) {
+	nc, err := nats.Connect("nats://127.0.0.1:1", nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := wire.AwaitServer(ctx, nc); err == nil || !strings.Contains(err.Error(), "NATS_URL") {
+		t.Errorf("nobody answers: %v", err)
+	}
+	connected, _ := server(t)
+	if err := wire.AwaitServer(t.Context(), connected); err != nil {
+		t.Errorf("this one's own version: %v", err)
 	}
 }
 
