@@ -14,6 +14,7 @@ import (
 type follower struct {
 	l1      *l1
 	resolve *resolver
+	metrics *metrics
 	log     zerolog.Logger
 }
 
@@ -44,6 +45,7 @@ func (f *follower) onInvalidated(m *nats.Msg) {
 		f.log.Warn().Err(err).Msg("a notice of an invalidation could not be read")
 		return
 	}
+	f.metrics.invalidations.Inc()
 	f.l1.drop(notice)
 }
 

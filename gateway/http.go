@@ -125,7 +125,7 @@ func (w *web) record(c *fiber.Ctx) error {
 	start := w.now()
 	f, ok := w.lookups.memory(n)
 	if ok && f.found {
-		w.metrics.hit(w.now().Sub(start))
+		w.metrics.hits.Observe(w.now().Sub(start).Seconds())
 	} else {
 		id := requestID(c)
 		if f, err = w.lookups.lookup(c.UserContext(), n); err != nil {

@@ -268,7 +268,7 @@ func TestInvalidate_WantsTheToken(t *testing.T) {
 }
 
 // brokenStore cannot delete.
-type brokenStore struct{ inert }
+type brokenStore struct{}
 
 func (brokenStore) Kind() string                                          { return "redis" }
 func (brokenStore) Get(context.Context, ruc.Number) ([]byte, bool, error) { return nil, false, nil }

@@ -70,14 +70,11 @@ func (l *lookups) memory(n ruc.Number) (found, bool) {
 func (l *lookups) lookup(ctx context.Context, n ruc.Number) (found, error) {
 	start := l.now()
 	f, err := l.find(ctx, n)
-	outcome := "found"
-	switch {
-	case err != nil:
-		outcome = string(ruc.CodeOf(err))
-	case !f.found:
-		outcome = string(ruc.NotFound)
+	if took := l.now().Sub(start); err != nil {
+		l.metrics.failed(ruc.CodeOf(err), took)
+	} else {
+		l.metrics.answered(f.layer, f.found, took)
 	}
-	l.metrics.lookup(f.layer, outcome, l.now().Sub(start))
 	return f, err
 }
 
@@ -92,7 +89,7 @@ func (l *lookups) find(ctx context.Context, n ruc.Number) (found, error) {
 	defer cancel()
 	h, joined, err := l.resolve.resolve(ctx, n)
 	if err != nil {
-		return found{layer: layerVisit}, err
+		return found{}, err
 	}
 	f := found{h, layerVisit, l.policy.Freshness(h.found, h.obtained, l.now())}
 	if joined {
@@ -107,7 +104,7 @@ func (l *lookups) stored(ctx context.Context, n ruc.Number) (found, bool) {
 	mark := l.l1.dropped()
 	value, ok, err := l.store.Get(ctx, n)
 	if err != nil {
-		l.metrics.storeFailed()
+		l.metrics.store.Inc()
 		if !errors.Is(err, store.ErrResting) { // which was logged when the rest began
 			l.log.Warn().Err(err).Str("ruc", n.Masked()).Msg("the store could not be read; the lookup goes on without it")
 		}
@@ -125,7 +122,7 @@ func (l *lookups) stored(ctx context.Context, n ruc.Number) (found, bool) {
 		h, err = newHeld(value, p, 0)
 	}
 	if err != nil {
-		l.metrics.storeFailed()
+		l.metrics.store.Inc()
 		l.log.Error().Err(err).Str("ruc", n.Masked()).Msg("a stored value is not an answer to this number")
 		return found{}, false
 	}

@@ -4,40 +4,83 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
 )
 
 // metrics of a gateway. Labels come from closed sets; no label holds a number.
 type metrics struct {
-	lookups *prometheus.HistogramVec
-	hits    prometheus.Observer // handle of the hottest series, resolved once
-	store   prometheus.Counter
+	lookups       *prometheus.HistogramVec
+	answers       map[layer][2]prometheus.Observer // handles of not found and found, by layer
+	hits          prometheus.Observer              // the hottest of them
+	store         prometheus.Counter
+	invalidations prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+// outcomeFound labels a lookup that brought a record; every other outcome is a ruc.Code.
+const outcomeFound = "found"
+
+func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 	m := &metrics{
 		lookups: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "ruc_lookup_duration_seconds",
-			Help:    "Time of a lookup in the gateway, by layer that answered and outcome.",
+			Help:    "Lookups in the gateway, by layer that answered and outcome: their time.",
 			Buckets: []float64{50e-6, 200e-6, 1e-3, 5e-3, 20e-3, 50e-3, 0.2, 1, 2.5, 5, 10, 20, 30, 60},
 		}, []string{"layer", "outcome"}),
 		store: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ruc_store_failures_total",
 			Help: "Reads of the store that failed or brought something unusable.",
 		}),
+		invalidations: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ruc_invalidations_total",
+			Help: "Notices of invalidations heard, this gateway's own included.",
+		}),
+		answers: map[layer][2]prometheus.Observer{},
 	}
-	for _, c := range []prometheus.Collector{m.lookups, m.store} {
+	for _, c := range []prometheus.Collector{m.lookups, m.store, m.invalidations} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
-	m.hits = m.lookups.WithLabelValues(string(layerMemory), "found")
+	for _, l := range []layer{layerMemory, layerVisit, layerJoined, layer(kind)} {
+		m.answers[l] = [2]prometheus.Observer{
+			m.lookups.WithLabelValues(string(l), string(ruc.NotFound)), m.lookups.WithLabelValues(string(l), outcomeFound),
+		}
+	}
+	m.hits = m.answers[layerMemory][1]
 	return m, nil
 }
 
-func (m *metrics) lookup(l layer, outcome string, took time.Duration) {
-	m.lookups.WithLabelValues(string(l), outcome).Observe(took.Seconds())
+// gauges shows what a gateway holds and sees at the moment.
+func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census, connected func() bool) error {
+	for _, g := range []struct {
+		name, help string
+		value      func() float64
+	}{
+		{"ruc_memory_entries", "Answers in this process's memory.", func() float64 { return float64(memory.cache.EstimatedSize()) }},
+		{"ruc_memory_bytes", "Size of the answers in this process's memory.", func() float64 { return float64(memory.cache.WeightedSize()) }},
+		{"ruc_pending_lookups", "Numbers being resolved for this process's callers.", func() float64 { return float64(res.pending()) }},
+		{"ruc_scrapers", "Scrapers that answer, seen from here.", func() float64 { return float64(people.scrapers()) }},
+		{"ruc_store_connected", "1 while the store can be read.", func() float64 { return service.Gauge(connected()) }},
+	} {
+		if err := reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// hit counts a found answer from memory.
-func (m *metrics) hit(took time.Duration) { m.hits.Observe(took.Seconds()) }
-func (m *metrics) storeFailed()           { m.store.Inc() }
+// answered counts a lookup that brought an answer.
+func (m *metrics) answered(l layer, found bool, took time.Duration) {
+	i := 0
+	if found {
+		i = 1
+	}
+	m.answers[l][i].Observe(took.Seconds())
+}
+
+// failed counts a lookup that brought none. It got as far as asking for a visit.
+func (m *metrics) failed(code ruc.Code, took time.Duration) {
+	m.lookups.WithLabelValues(string(layerVisit), string(code)).Observe(took.Seconds())
+}

@@ -84,6 +84,13 @@ func (r *resolver) resolve(ctx context.Context, n ruc.Number) (h *held, joined b
 	}
 }
 
+// pending returns how many numbers are being resolved.
+func (r *resolver) pending() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.flights)
+}
+
 func (r *resolver) part() {
 	r.mu.Lock()
 	r.callers--

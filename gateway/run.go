@@ -45,7 +45,6 @@ type Deps struct {
 }
 
 const (
-	version = "1.0.0"
 	// writeMargin is what a response may take beyond REQUEST_TIMEOUT.
 	writeMargin = 10 * time.Second
 	// maxLookups bounds the requests on ruc.lookup being served at one time.
@@ -55,7 +54,7 @@ const (
 // Run serves until ctx ends, then lets the requests in hand end within
 // ShutdownTimeout. It returns nil exactly when it was told to stop.
 func Run(ctx context.Context, cfg Config, deps Deps) error {
-	m, err := newMetrics(deps.Registry)
+	m, err := newMetrics(deps.Registry, deps.Store.Kind())
 	if err != nil {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
@@ -79,13 +78,19 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		f, ok := look.memory(n)
 		return f.held, ok
 	}
-	follow := &follower{l1: memory, resolve: res, log: deps.Log}
+	follow := &follower{l1: memory, resolve: res, metrics: m, log: deps.Log}
 	stopFollowing, err := follow.listen(deps.NATS)
 	if err != nil {
 		return err
 	}
 	defer stopFollowing()
 	people := &census{}
+	if err := gauges(deps.Registry, memory, res, people, func() bool { return connected(deps.Store) }); err != nil {
+		return fmt.Errorf("gateway.Run: %w", err)
+	}
+	if err := service.ObserveNATS(deps.Registry, "gateway", deps.NATS); err != nil {
+		return fmt.Errorf("gateway.Run: %w", err)
+	}
 	ready := func() error {
 		if !deps.NATS.IsConnected() {
 			return errors.New("NATS is not connected")
@@ -154,14 +159,21 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	return nil
 }
 
+// remote is a store beyond this process, which can be away.
+type remote interface{ Connected() bool }
+
+func connected(s Store) bool {
+	r, ok := s.(remote)
+	return !ok || r.Connected()
+}
+
 func state(deps Deps, people *census) health {
 	h := health{
 		Status: "healthy", Redis: "not configured", NATS: "connected",
 		Scrapers: people.scrapers(), Cache: deps.Store.Kind(),
 	}
-	// Only a store beyond this process can be away.
-	if remote, ok := deps.Store.(interface{ Connected() bool }); ok {
-		if h.Redis = "connected"; !remote.Connected() {
+	if _, ok := deps.Store.(remote); ok {
+		if h.Redis = "connected"; !connected(deps.Store) {
 			h.Redis, h.Status = "disconnected", "degraded"
 		}
 	}
@@ -211,7 +223,7 @@ type natsSide struct {
 func (s *natsSide) serve(gap func()) (micro.Service, error) {
 	svc, err := micro.AddService(s.nc, micro.Config{
 		Name:        wire.GatewayService,
-		Version:     version,
+		Version:     service.Version,
 		Description: "looks a RUC up: from the cache, else at SUNAT",
 		ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
 			s.log.Error().Err(err).Msg("NATS reported an error")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rucflow/rucflow/scraper/browser"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
 )
@@ -26,9 +27,6 @@ type Config struct {
 	EventsMaxAge   time.Duration `env:"EVENTS_MAX_AGE" envDefault:"1080h" help:"how long events are kept in the stream"`
 }
 
-// maxSlots bounds the tabs of one process: each costs 30–40 MB.
-const maxSlots = 64
-
 // Check validates the settings; the error names the variable.
 func (c Config) Check() error {
 	if err := c.Site.Check(); err != nil {
@@ -37,8 +35,8 @@ func (c Config) Check() error {
 	switch {
 	case c.Engine != ruc.MotorChrome:
 		return fmt.Errorf("SUNAT_ENGINE: %q is not an engine; there is: %s", c.Engine, ruc.MotorChrome)
-	case c.Slots < 1 || c.Slots > maxSlots:
-		return fmt.Errorf("SUNAT_SLOTS: %d is not between 1 and %d", c.Slots, maxSlots)
+	case c.Slots < 1 || c.Slots > browser.MaxSlots:
+		return fmt.Errorf("SUNAT_SLOTS: %d is not between 1 and %d", c.Slots, browser.MaxSlots)
 	case c.MaxConcurrent < 1:
 		return errors.New("SUNAT_MAX_CONCURRENT: at least 1")
 	case c.Attempts < 1:

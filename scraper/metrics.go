@@ -1,44 +1,119 @@
 package scraper
 
 import (
+	"context"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rucflow/rucflow/scraper/browser"
 )
 
 // metrics of a scraper. Labels come from closed sets; no label holds a number.
 type metrics struct {
-	visits  *prometheus.HistogramVec // by outcome
-	skipped *prometheus.CounterVec   // by reason
-	labels  prometheus.Counter
+	visits    *prometheus.HistogramVec // by engine and outcome
+	avoided   map[string]prometheus.Counter
+	published map[string]prometheus.Counter
+	labels    prometheus.Counter
+	wait      prometheus.Observer
+	waiting   prometheus.Gauge // jobs of the whole fleet
+	inFlight  prometheus.Gauge
+	slots     map[string]prometheus.Gauge
+	browsers  *prometheus.CounterVec // by cause
+	tabs      *prometheus.CounterVec // by cause
 }
 
+// The kinds of stored events, as a label.
+const (
+	eventResolved = "resolved"
+	eventFailed   = "failed"
+)
+
+// The states of slots, as a label.
+const (
+	slotReady   = "ready"
+	slotBusy    = "busy"
+	slotWarming = "warming"
+)
+
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
-	m := &metrics{
-		visits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	gauges := func(name, help, label string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{label})
+	}
+	var (
+		visits = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "ruc_visit_duration_seconds",
-			Help:    "Time from taking a job to its end, all attempts and turns included.",
+			Help:    "Visits, by engine and outcome: time from taking a job to its end, all attempts and turns included.",
 			Buckets: prometheus.ExponentialBuckets(0.02, 2, 12), // 20 ms to 41 s
-		}, []string{"outcome"}),
-		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ruc_visits_avoided_total",
-			Help: "Jobs that ended without a visit.",
-		}, []string{"reason"}),
-		labels: prometheus.NewCounter(prometheus.CounterOpts{
+		}, []string{"engine", "outcome"})
+		avoided   = counters("ruc_visits_avoided_total", "Jobs that ended without a visit, by reason.", "reason")
+		published = counters("ruc_events_published_total", "Events stored, by type.", "type")
+		labels    = prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ruc_page_unknown_labels_total",
 			Help: "Labels on SUNAT's page that the parser does not know.",
-		}),
-	}
-	for _, c := range []prometheus.Collector{m.visits, m.skipped, m.labels} {
+		})
+		wait = prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "ruc_queue_wait_seconds",
+			Help:    "Time from a job's storing to its first taking.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9), // 1 ms to 65 s
+		})
+		queue    = gauges("ruc_queue_jobs", "Jobs of the whole fleet, by state: waiting, in_flight.", "state")
+		slots    = gauges("ruc_slots", "Tabs of this process, by state: ready, busy, warming.", "state")
+		browsers = counters("ruc_browser_starts_total", "Chromium's starts, by cause: first, lost, frozen, unstable, worn.", "cause")
+		tabs     = counters("ruc_tabs_discarded_total", "Tabs given up, by cause.", "cause")
+	)
+	for _, c := range []prometheus.Collector{visits, avoided, published, labels, wait, queue, slots, browsers, tabs} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
+	m := &metrics{
+		visits: visits, labels: labels, wait: wait, browsers: browsers, tabs: tabs,
+		waiting: queue.WithLabelValues("waiting"), inFlight: queue.WithLabelValues("in_flight"),
+		avoided: map[string]prometheus.Counter{}, published: map[string]prometheus.Counter{}, slots: map[string]prometheus.Gauge{},
+	}
+	for _, reason := range []string{droppedStored, droppedExpired, droppedBlocked} {
+		m.avoided[reason] = avoided.WithLabelValues(reason)
+	}
+	for _, kind := range []string{eventResolved, eventFailed} {
+		m.published[kind] = published.WithLabelValues(kind)
+	}
+	for _, state := range []string{slotReady, slotBusy, slotWarming} {
+		m.slots[state] = slots.WithLabelValues(state)
+	}
 	return m, nil
 }
 
-func (m *metrics) visit(outcome string, took time.Duration) {
-	m.visits.WithLabelValues(outcome).Observe(took.Seconds())
+// observe tells what happens in the browser.
+func (m *metrics) observe() browser.Observe {
+	return browser.Observe{
+		BrowserStarted: func(cause string) { m.browsers.WithLabelValues(cause).Inc() },
+		SlotDiscarded:  func(cause string) { m.tabs.WithLabelValues(cause).Inc() },
+		Slots: func(ready, busy, warming int) {
+			m.slots[slotReady].Set(float64(ready))
+			m.slots[slotBusy].Set(float64(busy))
+			m.slots[slotWarming].Set(float64(warming))
+		},
+	}
 }
-func (m *metrics) avoided(reason string) { m.skipped.WithLabelValues(reason).Inc() }
-func (m *metrics) unknownLabel()         { m.labels.Inc() }
+
+// queueInterval is how often the queue's depth is asked for.
+const queueInterval = 5 * time.Second
+
+// followQueue shows the queue's depth until ctx ends. When it cannot be had the last
+// one stays.
+func (m *metrics) followQueue(ctx context.Context, consumer jetstream.Consumer) {
+	for {
+		if info, err := consumer.Info(ctx); err == nil {
+			m.waiting.Set(float64(info.NumPending))
+			m.inFlight.Set(float64(info.NumAckPending))
+		}
+		if sleep(ctx, queueInterval) != nil {
+			return
+		}
+	}
+}

@@ -45,7 +45,6 @@ const (
 	// other scrapers get the requests.
 	downGrace = 2 * time.Second
 	downCheck = 250 * time.Millisecond
-	version   = "1.0.0"
 )
 
 // Run works until ctx ends, then finishes what it has in hand within
@@ -71,9 +70,12 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err != nil {
 		return fmt.Errorf("scraper.Run: %w", err)
 	}
+	if err := service.ObserveNATS(deps.Registry, "scraper", deps.NATS); err != nil {
+		return fmt.Errorf("scraper.Run: %w", err)
+	}
 	eng := deps.engine
 	if eng == nil {
-		if eng, err = newBrowser(cfg, deps); err != nil {
+		if eng, err = newBrowser(cfg, deps, m.observe()); err != nil {
 			return fmt.Errorf("scraper.Run: %w", err)
 		}
 	}
@@ -106,6 +108,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	wg.Go(func() { fail(eng.Run(rest)) })
 	wg.Go(func() { clock.Follow(rest, consumer) })
+	wg.Go(func() { m.followQueue(rest, consumer) })
 	wg.Go(func() {
 		onReconnect(rest, deps.NATS, func() {
 			turns.reconnected()
@@ -202,7 +205,7 @@ func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Dep
 	return p.Visits(ctx, cfg.Queue, cfg.MaxConcurrent, cfg.Pace)
 }
 
-func newBrowser(cfg Config, deps Deps) (engine, error) {
+func newBrowser(cfg Config, deps Deps, observe browser.Observe) (engine, error) {
 	return browser.New(browser.Config{
 		URL:            cfg.URL,
 		Slots:          cfg.Slots,
@@ -211,7 +214,7 @@ func newBrowser(cfg Config, deps Deps) (engine, error) {
 		Sandbox:        cfg.ChromeSandbox,
 		Flags:          cfg.ChromeFlags,
 		UserAgent:      cfg.UserAgent,
-	}, browser.Deps{Log: deps.Log, Now: deps.Now})
+	}, browser.Deps{Log: deps.Log, Now: deps.Now, Observe: observe})
 }
 
 // onReconnect calls f whenever the connection has come back, until ctx ends.
@@ -239,7 +242,7 @@ func answer(ctx context.Context, deps Deps, fr *front, eng engine) error {
 	for ctx.Err() == nil {
 		svc, err := micro.AddService(deps.NATS, micro.Config{
 			Name:        wire.ScraperService,
-			Version:     version,
+			Version:     service.Version,
 			Description: "asks SUNAT for a RUC: a visit, or a share in one under way",
 			ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
 				deps.Log.Error().Err(err).Msg("NATS reported an error")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -163,6 +164,9 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 
+	if j.deliveries == 1 {
+		s.metrics.wait.Observe(max(0, s.clock.Now().Sub(j.Time)).Seconds())
+	}
 	start := s.now()
 	answer, attempts, err := s.visit(ctx, log, j)
 	if errors.Is(err, errStored) {
@@ -175,7 +179,7 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 	}
 	event, outcome := s.event(j, answer, attempts, err)
 	took := s.now().Sub(start)
-	s.metrics.visit(outcome, took)
+	s.metrics.visits.WithLabelValues(s.cfg.Engine, outcome).Observe(took.Seconds())
 	line := log.Info()
 	if err != nil {
 		line = log.Warn().AnErr("cause", errors.Unwrap(err))
@@ -218,7 +222,7 @@ func (s *slots) newer(ctx context.Context, j job) (bool, error) {
 
 // drop acknowledges a job that needs no visit and tells the fronts.
 func (s *slots) drop(ctx context.Context, j job, reason string) {
-	s.metrics.avoided(reason)
+	s.metrics.avoided[reason].Inc()
 	s.acknowledge(ctx, s.log, j.msg)
 	b, err := json.Marshal(dropped{RUC: j.ruc, Reason: reason})
 	if err == nil {
@@ -345,7 +349,7 @@ func (s *slots) attempt(ctx context.Context, j job) (ruc.Answer, error) {
 		return ruc.Missing(j.ruc, at, s.source, s.cfg.Engine), nil
 	}
 	for _, label := range result.Unknown {
-		s.metrics.unknownLabel()
+		s.metrics.labels.Inc()
 		s.log.Warn().Str("label", label).Msg("the page has a label that is not known")
 	}
 	return ruc.Found(j.ruc, result.Record, at, s.source, s.cfg.Engine), nil
@@ -402,12 +406,19 @@ func retryAfter(code ruc.Code) time.Duration {
 
 // store keeps trying until the event is stored; false when ctx ended first.
 func (s *slots) store(ctx context.Context, log zerolog.Logger, m *nats.Msg) bool {
+	kind := eventResolved
+	if strings.HasPrefix(m.Subject, wire.SubjectFailed) {
+		kind = eventFailed
+	}
 	pause := storeRetryMin
 	for {
 		step, cancel := context.WithTimeout(ctx, ackTimeout)
-		_, err := s.js.PublishMsg(step, m, jetstream.WithRetryAttempts(0))
+		ack, err := s.js.PublishMsg(step, m, jetstream.WithRetryAttempts(0))
 		cancel()
 		if err == nil {
+			if !ack.Duplicate {
+				s.metrics.published[kind].Inc()
+			}
 			return true
 		}
 		log.Warn().Err(err).Msg("an event could not be stored yet")

@@ -30,7 +30,7 @@ const (
 // board counts slots by state and wakes whoever waits for a change.
 type board struct {
 	now   func() time.Time
-	tell  func(ready int)
+	tell  func(ready, busy, warming int)
 	mu    sync.Mutex
 	slots [stateCount]int
 	// noneSince is when the last slot stopped being ready or busy; zero while one is.
@@ -38,7 +38,7 @@ type board struct {
 	changed   chan struct{}
 }
 
-func newBoard(now func() time.Time, tell func(int)) *board {
+func newBoard(now func() time.Time, tell func(ready, busy, warming int)) *board {
 	return &board{now: now, tell: tell, noneSince: now(), changed: make(chan struct{})}
 }
 
@@ -46,12 +46,11 @@ func newBoard(now func() time.Time, tell func(int)) *board {
 func (b *board) move(from, to state) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	before := b.readyLocked()
 	b.slots[from]--
 	b.slots[to]++
 	b.slots[stateNone] = 0
-	after := b.readyLocked()
-	switch up := after+b.slots[stateBusy] > 0; {
+	ready, busy := b.readyLocked(), b.slots[stateBusy]
+	switch up := ready+busy > 0; {
 	case up:
 		b.noneSince = time.Time{}
 	case b.noneSince.IsZero():
@@ -59,9 +58,8 @@ func (b *board) move(from, to state) {
 	}
 	close(b.changed)
 	b.changed = make(chan struct{})
-	if before != after {
-		b.tell(after) // under the lock, so that the last number told is the true one
-	}
+	warming := b.slots[stateCold] + b.slots[stateOpening] + b.slots[stateWarming] + b.slots[stateDiscarding]
+	b.tell(ready, busy, warming) // under the lock, so that the last numbers told are the true ones
 }
 
 func (b *board) readyLocked() int { return b.slots[stateParked] + b.slots[stateLeft] }

@@ -101,14 +101,17 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
+// MaxSlots bounds Config.Slots: each slot is a renderer of 30–40 MB.
+const MaxSlots = 32
+
 // validate says everything that is wrong with c at once.
 func (c Config) validate() error {
 	var errs []error
 	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		errs = append(errs, fmt.Errorf("the form's address must be an http or https URL, not %q", c.URL))
 	}
-	if c.Slots < 1 || c.Slots > 32 {
-		errs = append(errs, fmt.Errorf("slots must be 1 to 32, not %d", c.Slots))
+	if c.Slots < 1 || c.Slots > MaxSlots {
+		errs = append(errs, fmt.Errorf("slots must be 1 to %d, not %d", MaxSlots, c.Slots))
 	}
 	if c.AttemptTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("the attempt timeout must be positive, not %s", c.AttemptTimeout))
@@ -149,8 +152,9 @@ type Observe struct {
 	// "cancelled" (its caller left in mid-visit), "form" (it could not be brought
 	// back to the form) or "open" (it never opened).
 	SlotDiscarded func(cause string)
-	// SlotsReady: so many slots can now take a visit.
-	SlotsReady func(n int)
+	// Slots: so many slots can now take a visit, are in one, or are on their way back
+	// to the form.
+	Slots func(ready, busy, warming int)
 }
 
 func (o Observe) withDefaults() Observe {
@@ -160,8 +164,8 @@ func (o Observe) withDefaults() Observe {
 	if o.SlotDiscarded == nil {
 		o.SlotDiscarded = func(string) {}
 	}
-	if o.SlotsReady == nil {
-		o.SlotsReady = func(int) {}
+	if o.Slots == nil {
+		o.Slots = func(int, int, int) {}
 	}
 	return o
 }
@@ -209,7 +213,7 @@ func New(cfg Config, deps Deps) (*Browser, error) {
 		jobs:     make(chan *job),
 		coldJobs: make(chan *job),
 		quit:     make(chan struct{}),
-		board:    newBoard(deps.Now, obs.SlotsReady),
+		board:    newBoard(deps.Now, obs.Slots),
 	}, nil
 }
 

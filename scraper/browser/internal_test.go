@@ -128,8 +128,8 @@ func TestFindChrome(t *testing.T) {
 
 func TestBoard_CountsAndWakes(t *testing.T) {
 	now := time.Unix(0, 0)
-	var told []int
-	b := newBoard(func() time.Time { return now }, func(n int) { told = append(told, n) })
+	var told [][3]int // ready, busy, warming
+	b := newBoard(func() time.Time { return now }, func(ready, busy, warming int) { told = append(told, [3]int{ready, busy, warming}) })
 	now = now.Add(time.Minute)
 	if got := b.idleFor(); got != time.Minute {
 		t.Errorf("idle for %s", got)
@@ -152,7 +152,7 @@ func TestBoard_CountsAndWakes(t *testing.T) {
 	if got := b.idleFor(); got != time.Second {
 		t.Errorf("idle for %s", got)
 	}
-	if diff := cmp.Diff([]int{1, 0}, told); diff != "" {
+	if diff := cmp.Diff([][3]int{{0, 0, 1}, {1, 0, 0}, {0, 1, 0}, {0, 0, 1}}, told); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }

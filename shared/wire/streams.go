@@ -98,7 +98,7 @@ type Provisioner struct {
 
 // Events makes RUC_EVENTS. maxAge bounds how long an event is kept.
 func (p Provisioner) Events(ctx context.Context, maxAge time.Duration) error {
-	_, err := p.stream(ctx, jetstream.StreamConfig{
+	return p.stream(ctx, jetstream.StreamConfig{
 		Name:        StreamEvents,
 		Description: "rucflow: answers and failures, newest per subject = last known",
 		Subjects:    []string{SubjectResolved + ".*", SubjectFailed + ".*", SubjectChanged + ".*"},
@@ -114,7 +114,6 @@ func (p Provisioner) Events(ctx context.Context, maxAge time.Duration) error {
 		RePublish: &jetstream.RePublish{Source: "ruc.*.*", Destination: "ruc.{{wildcard(1)}}"},
 		Metadata:  map[string]string{metaSource: p.Source},
 	})
-	return err
 }
 
 // CheckSource refuses a consumer of another source's data. It is what a process can
@@ -135,7 +134,7 @@ func checkSource(what string, metadata map[string]string, source string) error {
 // waiting jobs, maxConcurrent the visits at one time in the whole fleet, pace the
 // time between two POSTs (0 = no pace).
 func (p Provisioner) Visits(ctx context.Context, queue, maxConcurrent int, pace time.Duration) error {
-	if _, err := p.stream(ctx, jetstream.StreamConfig{
+	if err := p.stream(ctx, jetstream.StreamConfig{
 		Name:                 StreamVisits,
 		Description:          "rucflow: visits waiting or in flight, one per number",
 		Subjects:             []string{visitPrefix + "*"},
@@ -162,7 +161,7 @@ func (p Provisioner) Visits(ctx context.Context, queue, maxConcurrent int, pace 
 	}); err != nil {
 		return err
 	}
-	if _, err := p.stream(ctx, jetstream.StreamConfig{
+	if err := p.stream(ctx, jetstream.StreamConfig{
 		Name:        StreamTurn,
 		Description: "rucflow: one message, the right to send the next POST",
 		Subjects:    []string{SubjectTurn},
@@ -238,51 +237,50 @@ func Pace(info *jetstream.ConsumerInfo) time.Duration {
 // process's.
 const createTries = 5
 
-func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) (jetstream.Stream, error) {
+func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) error {
 	want.Metadata = versioned(want.Metadata)
 	var lastErr error
 	for range createTries {
 		s, err := p.JS.Stream(ctx, want.Name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
-			s, err = p.JS.CreateStream(ctx, want)
+			_, err = p.JS.CreateStream(ctx, want)
 			if err == nil {
 				p.created(want.Name)
-				return s, nil
+				return nil
 			}
 			if !hasAPICode(err, codeNameInUse) && !hasAPICode(err, codeStreamLimit) {
-				return nil, fmt.Errorf("wire.Provisioner: creating %s: %w", want.Name, err)
+				return fmt.Errorf("wire.Provisioner: creating %s: %w", want.Name, err)
 			}
 			lastErr = err
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("wire.Provisioner: reading %s: %w", want.Name, err)
+			return fmt.Errorf("wire.Provisioner: reading %s: %w", want.Name, err)
 		}
 		found := s.CachedInfo().Config
 		if _, marked := want.Metadata[metaSource]; marked {
 			if err := checkSource(want.Name, found.Metadata, p.Source); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		diff := streamDiff(want, found)
 		if len(diff) == 0 {
-			return s, nil
+			return nil
 		}
 		if !p.Update {
 			p.report(want.Name, diff)
-			return s, nil
+			return nil
 		}
 		if err := checkVersion(want.Name, found.Metadata); err != nil {
-			return nil, err
+			return err
 		}
-		s, err = p.JS.UpdateStream(ctx, want)
-		if err != nil {
-			return nil, fmt.Errorf("wire.Provisioner: updating %s: %w", want.Name, err)
+		if _, err := p.JS.UpdateStream(ctx, want); err != nil {
+			return fmt.Errorf("wire.Provisioner: updating %s: %w", want.Name, err)
 		}
 		p.changed(want.Name, diff)
-		return s, nil
+		return nil
 	}
-	return nil, fmt.Errorf("wire.Provisioner: creating %s: %w", want.Name, lastErr)
+	return fmt.Errorf("wire.Provisioner: creating %s: %w", want.Name, lastErr)
 }
 
 func (p Provisioner) consumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) error {
