@@ -69,6 +69,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 			stop(fmt.Errorf("cachewriter.Run: %w", err))
 		}
 	})
+	deps.Log.Info().Str("ops", service.Addr(deps.Ops)).Msg("cachewriter serves")
 	w.run(ctx)
 	wg.Wait()
 	if told.Err() == nil {

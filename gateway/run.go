@@ -133,7 +133,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 			Registry: deps.Registry, Live: func() error { return nil }, Ready: ready, Pprof: deps.Pprof,
 		}))
 	})
-	deps.Log.Info().Str("http", deps.HTTP.Addr().String()).Str("cache", deps.Store.Kind()).Msg("gateway serves")
+	deps.Log.Info().Str("http", service.Addr(deps.HTTP)).Str("ops", service.Addr(deps.Ops)).Str("cache", deps.Store.Kind()).Msg("gateway serves")
 
 	select {
 	case <-ctx.Done():

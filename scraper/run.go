@@ -133,6 +133,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	defer stopAnswering()
 	context.AfterFunc(ctx, stopAnswering)
 	wg.Go(func() { fail(answer(answering, deps, fr, eng)) })
+	deps.Log.Info().Str("ops", service.Addr(deps.Ops)).Int("slots", cfg.Slots).Str("engine", cfg.Engine).Msg("scraper serves")
 
 	select {
 	case <-ctx.Done():

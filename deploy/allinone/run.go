@@ -72,12 +72,12 @@ func Run(ctx context.Context, cfg Config, deps Deps) (err error) {
 	defer ls.close()
 	web := ls.listen(ctx, "HTTP_ADDR", cfg.HTTPAddr)
 	ops := ls.listen(ctx, "OPS_ADDR", cfg.OpsAddr)
-	addrs := Addrs{HTTP: address(web), Ops: address(ops)}
+	addrs := Addrs{HTTP: service.Addr(web), Ops: service.Addr(ops)}
 	parts := &parts{log: deps.Log}
 	if cfg.Replica {
 		site := ls.listen(ctx, "-replica-addr", cfg.ReplicaAddr)
 		if ls.err == nil {
-			addrs.Replica = address(site)
+			addrs.Replica = service.Addr(site)
 			cfg.Scraper.URL = "http://" + addrs.Replica + replica.FormPath
 			parts.add("replica", func(ctx context.Context) error {
 				return replica.Run(ctx, replica.Config{}, replica.Deps{Listener: site, Log: deps.Log.With().Str("service", "replica").Logger(), Now: deps.Now})
@@ -221,11 +221,4 @@ func (l *listeners) close() {
 	for _, ln := range l.open {
 		_ = ln.Close() // nothing was served yet
 	}
-}
-
-func address(ln net.Listener) string {
-	if ln == nil {
-		return ""
-	}
-	return ln.Addr().String()
 }

@@ -18,3 +18,11 @@ func Listen(ctx context.Context, setting, addr string) (net.Listener, error) {
 	}
 	return ln, nil
 }
+
+// Addr is the address of a listener; "" where there is none.
+func Addr(ln net.Listener) string {
+	if ln == nil {
+		return ""
+	}
+	return ln.Addr().String()
+}
