@@ -43,6 +43,14 @@ test: need-chromium need-redis lint standalone ## everything CI checks: lint, bu
 	@go test -race -shuffle=on -timeout 9m work
 	@test -n "$${SUNAT_PAGES_DIR:-}" || echo 'SUNAT_PAGES_DIR is not set: the saved pages were not tested.'
 
+.PHONY: series
+series: need-chromium need-redis ## the long form of the fleet's tests: kills by the dozen, Redis coming and going (half an hour)
+	@cd deploy && go test -race -count=1 -timeout 60m -v -run 'TestSeries' ./e2e -full
+
+.PHONY: docs
+docs: need-chromium ## the tables in README.md, from the code
+	@cd deploy && go test -count=1 -run TestReadme ./e2e -update
+
 .PHONY: standalone
 standalone: # each module is tidy and builds without the workspace
 	@for m in $(MODULES); do (cd $$m && go mod tidy -diff && GOWORK=off go build ./...); done

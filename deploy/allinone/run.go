@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
@@ -46,6 +47,8 @@ type Addrs struct{ HTTP, Ops, NATS, Replica string }
 type Deps struct {
 	Log zerolog.Logger
 	Now func() time.Time
+	// Registry takes the metrics of every service; nil = one of its own.
+	Registry *prometheus.Registry
 	// Started is called once everything listens; nil is allowed.
 	Started func(Addrs)
 }
@@ -113,7 +116,10 @@ func Run(ctx context.Context, cfg Config, deps Deps) (err error) {
 		nc, err := bus.Connect(role, log, server.InProcess())
 		return nc, log, err
 	}
-	registry := service.NewRegistry()
+	registry := deps.Registry
+	if registry == nil {
+		registry = service.NewRegistry()
+	}
 
 	writerConn, writerLog, err := connect("cachewriter")
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -57,6 +58,7 @@ var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 type rig struct {
 	allinone.Addrs
 	t    *testing.T
+	reg  *prometheus.Registry
 	tmp  string // TMPDIR of the program: what it leaves there is a leak
 	stop func()
 }
@@ -79,17 +81,17 @@ func start(t *testing.T, data string, settings ...string) *rig {
 	if err := cfg.Check(); err != nil {
 		t.Fatal(err)
 	}
+	r := &rig{t: t, tmp: tmp, reg: service.NewRegistry()}
 	ctx, cancel := context.WithCancel(context.Background())
 	started := make(chan allinone.Addrs, 1)
 	ended := make(chan error, 1)
 	var log bytes.Buffer
 	go func() {
 		ended <- allinone.Run(ctx, cfg, allinone.Deps{
-			Log: zerolog.New(zerolog.SyncWriter(&log)), Now: time.Now,
+			Log: zerolog.New(zerolog.SyncWriter(&log)), Now: time.Now, Registry: r.reg,
 			Started: func(a allinone.Addrs) { started <- a },
 		})
 	}()
-	r := &rig{t: t, tmp: tmp}
 	stopped := false
 	r.stop = func() {
 		if stopped {

@@ -186,15 +186,31 @@ func fields(v reflect.Value) []field {
 	return all
 }
 
+// Setting describes one variable of a struct of settings.
+type Setting struct {
+	Name, Default, Help string
+	Secret              bool // also as NAME_FILE
+}
+
+// Settings lists the variables of cfg, a pointer to a struct of settings.
+func Settings(cfg any) []Setting {
+	all := fields(reflect.ValueOf(cfg))
+	settings := make([]Setting, len(all))
+	for i, f := range all {
+		settings[i] = Setting{f.name, f.def, f.help, f.secret}
+	}
+	return settings
+}
+
 // Help writes one line per setting: name, default, meaning.
 func Help(w io.Writer, cfg any) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, f := range fields(reflect.ValueOf(cfg)) {
-		name := f.name
-		if f.secret {
-			name += " (or " + f.name + fileSuffix + ")"
+	for _, s := range Settings(cfg) {
+		name := s.Name
+		if s.Secret {
+			name += " (or " + s.Name + fileSuffix + ")"
 		}
-		if _, err := fmt.Fprintf(tw, "  %s\t%s\t%s\n", name, f.def, f.help); err != nil {
+		if _, err := fmt.Fprintf(tw, "  %s\t%s\t%s\n", name, s.Default, s.Help); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rucflow/rucflow/cachewriter"
+	"github.com/rucflow/rucflow/deploy/allinone"
+	"github.com/rucflow/rucflow/gateway"
+	"github.com/rucflow/rucflow/scraper"
+	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/store"
+)
+
+// update makes the tests of the README write its tables; `make docs` does.
+var update = flag.Bool("update", false, "write the README's tables")
+
+const readme = "../../README.md"
+
+// table compares what stands between two marks of the README with what should.
+func table(t *testing.T, name, want string) {
+	t.Helper()
+	b, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, end := "<!-- "+name+", by make docs -->\n", "<!-- /"+name+" -->"
+	head, rest, ok := strings.Cut(string(b), begin)
+	got, tail, ended := strings.Cut(rest, end)
+	if !ok || !ended {
+		t.Fatalf("README.md has no marks for the table of %s", name)
+	}
+	if got == want {
+		return
+	}
+	if *update {
+		if err := os.WriteFile(readme, []byte(head+begin+want+end+tail), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Errorf("README.md's table of %s is not what the code says; `make docs` writes it. It should be:\n%s", name, want)
+}
+
+// programs are the binaries with settings.
+var programs = []string{"gateway", "scraper", "cachewriter", "rucflow"}
+
+// effective returns the settings that a program prints, and their values.
+func effective(t *testing.T, program string) map[string]string {
+	t.Helper()
+	dir, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(dir, program), "-check-config")
+	cmd.Env = []string{"REDIS_HOST=redis"} // which a cachewriter needs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s -check-config: %v", program, err)
+	}
+	values := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[name] = value
+	}
+	values["REDIS_HOST"] = ""
+	return values
+}
+
+func TestReadme_ListsEverySetting(t *testing.T) {
+	values := map[string]map[string]string{} // by program
+	unlisted := map[string]bool{}
+	for _, p := range programs {
+		values[p] = effective(t, p)
+		for name := range values[p] {
+			unlisted[name] = true
+		}
+	}
+	var b strings.Builder
+	b.WriteString("| variable | default | of | meaning |\n|---|---|---|---|\n")
+	for _, cfg := range []any{
+		&service.Config{}, &service.NATSConfig{}, &store.Config{}, &gateway.Config{}, &scraper.Config{}, &cachewriter.Config{}, &allinone.Config{},
+	} {
+		for _, s := range service.Settings(cfg) {
+			if !unlisted[s.Name] {
+				continue // listed already
+			}
+			delete(unlisted, s.Name)
+			of := map[string][]string{} // programs by value
+			var all []string
+			for _, p := range programs {
+				if value, ok := values[p][s.Name]; ok {
+					of[value] = append(of[value], p)
+					all = append(all, p)
+				}
+			}
+			def := code(s.Default)
+			if len(of) > 1 {
+				byProgram := slices.SortedFunc(maps.Keys(of), func(v, w string) int { return cmp.Compare(of[v][0], of[w][0]) })
+				for i, value := range byProgram {
+					byProgram[i] = cmp.Or(code(value), "none") + " (" + strings.Join(of[value], ", ") + ")"
+				}
+				def = strings.Join(byProgram, ", ")
+			}
+			name := code(s.Name)
+			if s.Secret {
+				name += " or " + code(s.Name+"_FILE")
+			}
+			users := strings.Join(all, ", ")
+			if len(all) == len(programs) {
+				users = "all"
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, users, s.Help)
+		}
+	}
+	if len(unlisted) > 0 {
+		t.Errorf("settings of a binary that no package describes: %v", slices.Sorted(maps.Keys(unlisted)))
+	}
+	table(t, "settings", b.String())
+}
+
+// describedAs reads how a metric describes itself, for there is no other way to it.
+var describedAs = regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)", constLabels: \{([^}]*)\}, variableLabels: \{([^}]*)\}`)
+
+func TestReadme_ListsEveryMetric(t *testing.T) {
+	r := start(t, t.TempDir())
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		r.reg.Describe(descs)
+	}()
+	rows := map[string]string{}
+	for d := range descs {
+		m := describedAs.FindStringSubmatch(d.String())
+		if m == nil {
+			t.Fatalf("cannot be read: %s", d)
+		}
+		name, help, constant, variable := m[1], m[2], m[3], m[4]
+		if !strings.HasPrefix(name, "ruc_") {
+			continue // of the Go runtime and the process
+		}
+		var labels []string
+		for label := range strings.SplitSeq(constant, ",") {
+			if label, _, ok := strings.Cut(label, "="); ok {
+				labels = append(labels, code(label))
+			}
+		}
+		for label := range strings.SplitSeq(variable, ",") {
+			if label != "" {
+				labels = append(labels, code(label))
+			}
+		}
+		slices.Sort(labels)
+		rows[name] = fmt.Sprintf("| %s | %s | %s |\n", code(name), strings.Join(labels, ", "), help)
+	}
+	var b strings.Builder
+	b.WriteString("| metric | labels | meaning |\n|---|---|---|\n")
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		b.WriteString(rows[name])
+	}
+	table(t, "metrics", b.String())
+}
+
+func code(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "`" + s + "`"
+}
