@@ -48,7 +48,7 @@ func (a *admin) forget(c *fiber.Ctx) error {
 		return err
 	}
 	if err := a.invalidated.one(c.UserContext(), n); err != nil {
-		return &numbered{n, err}
+		return &numbered{ruc: n, err: err}
 	}
 	a.log.Info().Str("ruc", n.Masked()).Str("req", requestID(c)).Msg("an answer was invalidated")
 	return c.SendStatus(http.StatusNoContent)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/nats-io/nuid"
 	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/shared/ruc"
@@ -31,8 +30,6 @@ const (
 	// maxServerConns bounds open connections of one process.
 	maxServerConns = 64 << 10
 )
-
-const headerRequestID = "X-Request-Id"
 
 // cacheName names this cache in Cache-Status (RFC 9211).
 const cacheName = "rucflow"
@@ -127,14 +124,11 @@ func (w *web) record(c *fiber.Ctx) error {
 	if ok && f.found {
 		w.metrics.hits.Observe(w.now().Sub(start).Seconds())
 	} else {
-		id := requestID(c)
-		if f, err = w.lookups.lookup(c.UserContext(), n); err != nil {
-			return &numbered{n, err}
+		if f, err = w.lookups.lookup(c.UserContext(), n, trace(c)); err != nil {
+			return &numbered{ruc: n, err: err, logged: true}
 		}
-		w.log.Info().Str("ruc", n.Masked()).Str("layer", string(f.layer)).Bool("found", f.found).
-			Dur("took", w.now().Sub(start)).Str("req", id).Msg("lookup")
 	}
-	if c.Get(headerRequestID) != "" {
+	if c.Get(wire.HeaderRequestID) != "" {
 		requestID(c)
 	}
 	return w.send(c, f)
@@ -191,33 +185,24 @@ func matches(header, etag string) bool {
 // requestID returns the request's id, the client's own where it sent a sane one,
 // and repeats it in the response.
 func requestID(c *fiber.Ctx) string {
-	if id := c.GetRespHeader(headerRequestID); id != "" {
+	if id := c.GetRespHeader(wire.HeaderRequestID); id != "" {
 		return id
 	}
-	id := strings.Clone(c.Get(headerRequestID)) // Fiber reuses the buffer behind it
-	if !saneID(id) {
-		id = nuid.Next()
-	}
-	c.Set(headerRequestID, id)
+	id := wire.NewTrace(c.Get(wire.HeaderRequestID), "").Request
+	c.Set(wire.HeaderRequestID, id)
 	return id
 }
 
-func saneID(id string) bool {
-	if id == "" || len(id) > maxRequestIDLen {
-		return false
-	}
-	for i := range len(id) {
-		if id[i] <= ' ' || id[i] > '~' {
-			return false
-		}
-	}
-	return true
+// trace is what follows the request through other services.
+func trace(c *fiber.Ctx) wire.Trace {
+	return wire.NewTrace(requestID(c), c.Get(wire.HeaderTraceparent))
 }
 
 // numbered is an error about a number that the path named correctly.
 type numbered struct {
-	ruc ruc.Number
-	err error
+	ruc    ruc.Number
+	err    error
+	logged bool
 }
 
 func (e *numbered) Error() string { return e.err.Error() }
@@ -245,12 +230,14 @@ func (w *web) problem(c *fiber.Ctx, err error) error {
 	if p.RetryAfter > 0 {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(p.RetryAfter))
 	}
-	line := w.log.Info()
-	if p.Code == ruc.Internal {
-		line = w.log.Error()
+	if about == nil || !about.logged {
+		line := w.log.Info()
+		if p.Code == ruc.Internal {
+			line = w.log.Error()
+		}
+		line.Err(err).Str("code", string(p.Code)).Int("status", p.Status).Str("ruc", n.Masked()).
+			Str("req", p.RequestID).Msg("request refused or failed")
 	}
-	line.Err(err).Str("code", string(p.Code)).Int("status", p.Status).Str("ruc", n.Masked()).
-		Str("req", p.RequestID).Msg("request refused or failed")
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	c.Status(p.Status)
 	c.Response().Header.SetContentType(wire.ProblemType)

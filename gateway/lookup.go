@@ -66,19 +66,32 @@ func (l *lookups) memory(n ruc.Number) (found, bool) {
 }
 
 // lookup answers a caller who waits at most until ctx's deadline, and never
-// longer than REQUEST_TIMEOUT. Errors are *ruc.Error.
-func (l *lookups) lookup(ctx context.Context, n ruc.Number) (found, error) {
+// longer than REQUEST_TIMEOUT. Errors are *ruc.Error. Whatever is no hit of the memory
+// leaves one line in the log.
+func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace) (found, error) {
 	start := l.now()
-	f, err := l.find(ctx, n)
-	if took := l.now().Sub(start); err != nil {
-		l.metrics.failed(ruc.CodeOf(err), took)
-	} else {
+	f, err := l.find(ctx, n, t)
+	took := l.now().Sub(start)
+	line := l.log.Info()
+	switch code := ruc.CodeOf(err); {
+	case err != nil:
+		l.metrics.failed(code, took)
+		if code == ruc.Internal {
+			line = l.log.Error()
+		}
+		line = line.Err(err).Str("code", string(code))
+	default:
 		l.metrics.answered(f.layer, f.found, took)
+		if f.layer == layerMemory {
+			return f, nil
+		}
+		line = line.Str("layer", string(f.layer)).Bool("found", f.found)
 	}
+	line.Str("ruc", n.Masked()).Dur("took", took).Str("req", t.Request).Msg("lookup")
 	return f, err
 }
 
-func (l *lookups) find(ctx context.Context, n ruc.Number) (found, error) {
+func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace) (found, error) {
 	if f, ok := l.memory(n); ok {
 		return f, nil
 	}
@@ -87,7 +100,7 @@ func (l *lookups) find(ctx context.Context, n ruc.Number) (found, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	h, joined, err := l.resolve.resolve(ctx, n)
+	h, joined, err := l.resolve.resolve(ctx, n, t)
 	if err != nil {
 		return found{}, err
 	}

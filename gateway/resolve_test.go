@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
+	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/gateway"
 	"github.com/rucflow/rucflow/shared/ruc"
@@ -41,6 +46,57 @@ func TestResolve_AsksWithTheTimeLeft(t *testing.T) {
 	r.get("/v1/ruc/" + number.String())
 	if wait := <-waits; wait > 3*time.Second || wait < 2*time.Second {
 		t.Errorf("the scraper was told to take %v", wait)
+	}
+}
+
+// A lookup that is no hit is one line of the log here, and can be followed elsewhere.
+func TestResolve_PassesTheTraceOnAndLogsOneLine(t *testing.T) {
+	t.Parallel()
+	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	person := ruc.FromPrefix("1040123456") // whose digits 3 to 10 are a national id
+	var log bytes.Buffer
+	r := start(t, func(_ *gateway.Config, d *gateway.Deps) { d.Log = zerolog.New(zerolog.SyncWriter(&log)) })
+	r.scraper(func(req micro.Request, n ruc.Number) {
+		if h := req.Headers(); h.Get("X-Request-Id") != "mine-1" || h.Get("traceparent") != parent {
+			t.Errorf("the scraper got %v", h)
+		}
+		if n == person {
+			r.refuses(req, n, &ruc.Error{Code: ruc.Changed})
+			return
+		}
+		r.resolves(req, n)
+	})
+	trace := []string{"X-Request-Id", "mine-1", "Traceparent", parent}
+	for range 2 { // the second is a hit
+		r.get("/v1/ruc/"+number.String(), trace...)
+	}
+	r.get("/v1/ruc/"+person.String(), trace...)
+	m := nats.NewMsg(wire.SubjectLookup)
+	m.Data = []byte(second.String())
+	m.Header.Set("X-Request-Id", "mine-1")
+	m.Header.Set("traceparent", parent)
+	if _, err := r.nc.RequestMsg(m, patience); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(log.String()) {
+		var l struct{ Message, Ruc, Req, Layer, Code string }
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatal(err)
+		}
+		if l.Req != "" {
+			got = append(got, strings.Join([]string{l.Message, l.Ruc, l.Req, l.Layer, l.Code}, " "))
+		}
+	}
+	want := []string{"lookup 20131312955 mine-1 visit ", "lookup " + person.Masked() + " mine-1  changed", "lookup 20100055237 mine-1 visit "}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+	if strings.Contains(log.String(), person.String()[2:10]) {
+		t.Error("the log holds a national id")
 	}
 }
 

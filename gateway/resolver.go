@@ -61,9 +61,9 @@ type flight struct {
 
 // resolve waits for n's answer. joined says that another lookup had asked before.
 // Errors: ruc.Timeout, ruc.Overloaded, ruc.Unavailable, and what the scraper says.
-func (r *resolver) resolve(ctx context.Context, n ruc.Number) (h *held, joined bool, err error) {
+func (r *resolver) resolve(ctx context.Context, n ruc.Number, t wire.Trace) (h *held, joined bool, err error) {
 	for {
-		fl, joined, err := r.join(n)
+		fl, joined, err := r.join(n, t)
 		if err != nil {
 			return nil, joined, err
 		}
@@ -97,7 +97,7 @@ func (r *resolver) part() {
 	r.mu.Unlock()
 }
 
-func (r *resolver) join(n ruc.Number) (fl *flight, joined bool, err error) {
+func (r *resolver) join(n ruc.Number, t wire.Trace) (fl *flight, joined bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.lost.IsZero() && r.now().Sub(r.lost) > natsPatience {
@@ -130,7 +130,7 @@ func (r *resolver) join(n ruc.Number) (fl *flight, joined bool, err error) {
 	go func() {
 		defer r.wg.Done()
 		defer cancel()
-		h, err := r.ask(ctx, n, fl)
+		h, err := r.ask(ctx, n, fl, t)
 		if err == nil {
 			// The event fills the memory too, but a moment later or, after a gap, not at all.
 			r.keep(n, h)
@@ -225,7 +225,7 @@ func (r *resolver) wait() {
 const replyBuffer = 64
 
 // ask sends the request, again and again, until a reply comes or ctx ends.
-func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight) (*held, error) {
+func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight, t wire.Trace) (*held, error) {
 	replies := make(chan *nats.Msg, replyBuffer)
 	inbox := r.nc.NewInbox()
 	sub, err := r.nc.ChanSubscribe(inbox, replies)
@@ -259,6 +259,7 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight) (*held, er
 			m := nats.NewMsg(wire.SubjectResolve)
 			m.Reply = inbox
 			m.Data = n.AppendTo(nil)
+			t.Set(m.Header)
 			wire.SetWait(m.Header, r.timeout-r.now().Sub(began))
 			if err := r.nc.PublishMsg(m); err != nil {
 				return nil, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: err}

@@ -244,15 +244,16 @@ func (s *natsSide) serve(gap func()) (micro.Service, error) {
 // handle serves one request. micro calls it inside the subscription's callback,
 // so what may wait is handed over.
 func (s *natsSide) handle(req micro.Request) {
+	t := wire.ReadTrace(nats.Header(req.Headers()))
 	n, err := wire.ParseRequest(req.Data())
 	if err != nil {
-		s.refuse(req, n, err)
+		s.refuse(req, n, t, err)
 		return
 	}
 	select {
 	case s.slots <- struct{}{}:
 	default:
-		s.refuse(req, n, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter})
+		s.refuse(req, n, t, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter})
 		return
 	}
 	req = wire.HandOver(req, s.nc)
@@ -260,9 +261,9 @@ func (s *natsSide) handle(req micro.Request) {
 		defer func() { <-s.slots }()
 		ctx, cancel := context.WithTimeout(s.ctx, wire.Wait(req.Headers().Get))
 		defer cancel()
-		f, err := s.lookups.lookup(ctx, n)
+		f, err := s.lookups.lookup(ctx, n, t)
 		if err != nil {
-			s.refuse(req, n, err)
+			s.refuse(req, n, t, err)
 			return
 		}
 		if err := wire.RespondAnswer(req, f.answer, f.found, f.seq); err != nil {
@@ -271,8 +272,10 @@ func (s *natsSide) handle(req micro.Request) {
 	})
 }
 
-func (s *natsSide) refuse(req micro.Request, n ruc.Number, err error) {
-	if err := wire.NewProblem(n, err).Respond(req); err != nil {
+func (s *natsSide) refuse(req micro.Request, n ruc.Number, t wire.Trace, err error) {
+	p := wire.NewProblem(n, err)
+	p.RequestID = t.Request
+	if err := p.Respond(req); err != nil {
 		s.log.Error().Err(err).Str("ruc", n.Masked()).Msg("a reply could not be sent")
 	}
 }

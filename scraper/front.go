@@ -57,6 +57,7 @@ type front struct {
 
 // resolveFlight is the shared wait for the next event of one number.
 type resolveFlight struct {
+	trace   wire.Trace // of the first caller
 	callers int
 	until   time.Time // the longest wait among the callers
 	hints   chan hint // what the subscriptions heard; a lost one costs putAgain at most
@@ -160,7 +161,7 @@ func (f *front) handle(req micro.Request) {
 	req = wire.HandOver(req, f.nc)
 	go func() {
 		defer f.leave()
-		e, err := f.resolve(f.ctx, n, wire.Wait(req.Headers().Get))
+		e, err := f.resolve(f.ctx, n, wire.Wait(req.Headers().Get), wire.ReadTrace(nats.Header(req.Headers())))
 		if err != nil {
 			f.replyError(req, n, err)
 			return
@@ -228,10 +229,10 @@ func (f *front) replyError(req micro.Request, n ruc.Number, err error) {
 // resolve returns the event that answers a caller who waits so long.
 // Errors: ruc.Timeout when the wait is over, ruc.Overloaded when the queue is
 // full, ruc.Unavailable when JetStream does not answer.
-func (f *front) resolve(ctx context.Context, n ruc.Number, wait time.Duration) (wire.Event, error) {
+func (f *front) resolve(ctx context.Context, n ruc.Number, wait time.Duration, t wire.Trace) (wire.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	fl := f.join(n, f.now().Add(wait))
+	fl := f.join(n, f.now().Add(wait), t)
 	defer f.part(n, fl)
 	select {
 	case <-fl.done:
@@ -244,13 +245,13 @@ func (f *front) resolve(ctx context.Context, n ruc.Number, wait time.Duration) (
 	}
 }
 
-func (f *front) join(n ruc.Number, until time.Time) *resolveFlight {
+func (f *front) join(n ruc.Number, until time.Time, t wire.Trace) *resolveFlight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fl := f.flights[n]
 	if fl == nil {
 		ctx, cancel := context.WithCancel(f.ctx)
-		fl = &resolveFlight{hints: make(chan hint, hintBuffer), done: make(chan struct{}), cancel: cancel}
+		fl = &resolveFlight{trace: t, hints: make(chan hint, hintBuffer), done: make(chan struct{}), cancel: cancel}
 		// Registered before anything is read, so that no event is missed.
 		f.flights[n] = fl
 		f.wg.Go(func() {
@@ -311,7 +312,7 @@ func (f *front) fly(ctx context.Context, n ruc.Number, fl *resolveFlight) (wire.
 		var joined uint64
 		if err == nil {
 			first = false
-			joined, err = f.put(ctx, n, seen, f.left(fl))
+			joined, err = f.put(ctx, n, seen, f.left(fl), fl.trace)
 			if wire.IsQueueFull(err) {
 				return wire.Event{}, &ruc.Error{Code: ruc.Overloaded, RetryAfter: putAgain, Err: err}
 			}
@@ -377,13 +378,14 @@ func (f *front) look(ctx context.Context, n ruc.Number) (wire.Event, bool, error
 
 // put asks for a visit. joined is the sequence of the job that was there already,
 // 0 if this call put it (or the server did not say).
-func (f *front) put(ctx context.Context, n ruc.Number, seen uint64, wait time.Duration) (joined uint64, err error) {
+func (f *front) put(ctx context.Context, n ruc.Number, seen uint64, wait time.Duration, t wire.Trace) (joined uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	m := nats.NewMsg(wire.VisitSubject(n))
 	m.Data = n.AppendTo(nil)
 	m.Header.Set(wire.HeaderAfter, strconv.FormatUint(seen, 10))
 	wire.SetWait(m.Header, wait)
+	t.Set(m.Header)
 	_, err = f.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithRetryAttempts(0))
 	if seq, there := wire.JobThere(err); there {
 		return seq, nil

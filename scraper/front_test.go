@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 
 	"github.com/rucflow/rucflow/scraper/replica"
 	"github.com/rucflow/rucflow/shared/ruc"
@@ -91,6 +92,24 @@ func TestFront_AnswersWithTheFailureOfTheJobItJoins(t *testing.T) {
 	got := r.asked(number, patience)
 	if ruc.CodeOf(got.err) != ruc.Changed || got.took > time.Second || e.visits(number) != 0 {
 		t.Errorf("%v after %v, %d visits", got.err, got.took, e.visits(number))
+	}
+}
+
+// The asker's trace goes with the job into the event.
+func TestFront_PassesTheTraceOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.run(&fakeEngine{})
+	heard := r.hear(wire.SubjectResolved)
+	sent := wire.NewTrace("the-asker-1", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	m := nats.NewMsg(wire.SubjectResolve)
+	m.Data = []byte(number.String())
+	sent.Set(m.Header)
+	if _, err := r.nc.RequestMsg(m, patience); err != nil {
+		t.Fatal(err)
+	}
+	if got := wire.ReadTrace((<-heard).Header); got != sent {
+		t.Errorf("the event has %+v", got)
 	}
 }
 

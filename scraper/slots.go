@@ -102,6 +102,7 @@ type job struct {
 	after      uint64        // an event newer than this ends the job
 	wait       time.Duration // how long somebody waits, from Job.Time on
 	deliveries int
+	trace      wire.Trace // of the lookup that put the job
 	msg        jetstream.Msg
 }
 
@@ -120,6 +121,7 @@ func readJob(m jetstream.Msg) (job, error) {
 		after:      wire.Sequence(m.Headers().Get, wire.HeaderAfter),
 		wait:       wire.Wait(m.Headers().Get),
 		deliveries: int(min(meta.NumDelivered, 1<<30)),
+		trace:      wire.ReadTrace(m.Headers()),
 		msg:        m,
 	}, nil
 }
@@ -132,7 +134,7 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 		s.settle(m.TermWithReason("no number in the subject"))
 		return
 	}
-	log := s.log.With().Str("ruc", j.ruc.Masked()).Uint64("job", j.Seq).Logger()
+	log := s.log.With().Str("ruc", j.ruc.Masked()).Uint64("job", j.Seq).Str("req", j.trace.Request).Logger()
 	ctx, stop := s.keepInProgress(ctx, m)
 	defer stop()
 
@@ -154,7 +156,7 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 	if j.deliveries > s.cfg.Attempts {
 		// Each delivery before this one ended with the death of its slot.
 		failure := s.failure(j, s.cfg.Attempts, &ruc.Error{Code: ruc.Unavailable, Err: errors.New("every slot that took the job died")})
-		if s.store(ctx, log, wire.FailedEvent(j.ruc, j.Job, failure, s.source, s.now())) {
+		if s.store(ctx, log, j, wire.FailedEvent(j.ruc, j.Job, failure, s.source, s.now())) {
 			s.settle(m.TermWithReason("delivered too often"))
 		}
 		return
@@ -185,7 +187,7 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 		line = log.Warn().AnErr("cause", errors.Unwrap(err))
 	}
 	line.Str("outcome", outcome).Int("attempts", attempts).Dur("took", took).Msg("visit ended")
-	if s.store(ctx, log, event) {
+	if s.store(ctx, log, j, event) {
 		s.acknowledge(ctx, log, m)
 	}
 }
@@ -405,7 +407,8 @@ func retryAfter(code ruc.Code) time.Duration {
 }
 
 // store keeps trying until the event is stored; false when ctx ended first.
-func (s *slots) store(ctx context.Context, log zerolog.Logger, m *nats.Msg) bool {
+func (s *slots) store(ctx context.Context, log zerolog.Logger, j job, m *nats.Msg) bool {
+	j.trace.Set(m.Header)
 	kind := eventResolved
 	if strings.HasPrefix(m.Subject, wire.SubjectFailed) {
 		kind = eventFailed
