@@ -143,11 +143,13 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err := svc.Stop(); err != nil {
 		deps.Log.Warn().Err(err).Msg("the NATS service did not stop cleanly")
 	}
+	var ending sync.WaitGroup
+	ending.Go(func() { bus.drain(deps.ShutdownTimeout) })
 	if err := app.ShutdownWithTimeout(deps.ShutdownTimeout); err != nil {
 		deps.Log.Warn().Err(err).Msg("requests in hand were cut off")
 	}
 	_ = deps.HTTP.Close() // again: a server that was not serving yet has not closed it
-	bus.drain(deps.ShutdownTimeout)
+	ending.Wait()
 	stopWork(nil)
 	bus.wg.Wait()
 	_ = deps.NATS.FlushTimeout(time.Second) // without a server there is nobody to flush to
