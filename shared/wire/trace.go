@@ -42,7 +42,9 @@ func NewTrace(request, parent string) Trace {
 }
 
 // ReadTrace is NewTrace for a message's headers.
-func ReadTrace(h nats.Header) Trace { return NewTrace(h.Get(HeaderRequestID), h.Get(headerTraceparent)) }
+func ReadTrace(h nats.Header) Trace {
+	return NewTrace(h.Get(HeaderRequestID), h.Get(headerTraceparent))
+}
 
 // Set puts the trace into a message's headers.
 func (t Trace) Set(h nats.Header) {
