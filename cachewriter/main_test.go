@@ -2,6 +2,7 @@ package cachewriter_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -25,8 +26,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	token = "t0ken"
-	// patience is how long a test waits for what must come.
-	patience = 10 * time.Second
+	// patience is how long a test waits for what must come; less than the AckWait
+	// that cachewriters provision, which would hide what is not given back.
+	patience = 20 * time.Second
 	day      = 24 * time.Hour
 )
 
@@ -114,14 +116,20 @@ func (r *rig) run(deps cachewriter.Deps) (stop func()) {
 		}
 	})
 	r.t.Cleanup(stop)
-	eventually(r.t, "the consumer is there", func() bool { _, err := r.state(); return err == nil })
+	eventually(r.t, "the cachewriter has its consumer", func() bool { return metric(r.t, deps, "ruc_cachewriter_lag_events") >= 0 })
 	return stop
 }
 
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	within(t, patience, what, ok)
+}
+
+// within is eventually for what takes its time.
+func within(t *testing.T, d time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(d)
 	for !ok() {
 		select {
 		case <-deadline:
@@ -139,12 +147,95 @@ func (r *rig) state() (*jetstream.ConsumerInfo, error) {
 	return c.CachedInfo(), nil
 }
 
+// provision makes what a cachewriter needs, with an AckWait that is short enough
+// for a test to outlast. A cachewriter leaves it as it is.
+func (r *rig) provision(ackWait time.Duration) {
+	r.t.Helper()
+	p := wire.Provisioner{JS: r.js, Source: ruc.FuenteReplica}
+	err := errors.Join(p.Events(r.t.Context(), settings.EventsMaxAge), p.Cachewriter(r.t.Context()), p.Dead(r.t.Context()))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	info, err := r.state()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	info.Config.AckWait = ackWait
+	if _, err := r.js.UpdateConsumer(r.t.Context(), wire.StreamEvents, info.Config); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// delivered returns how many deliveries the consumer has made.
+func (r *rig) delivered() uint64 {
+	r.t.Helper()
+	info, err := r.state()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return info.Delivered.Consumer
+}
+
+// letters returns the dead letters, oldest first.
+func (r *rig) letters() []wire.Letter {
+	r.t.Helper()
+	stream, err := r.js.Stream(r.t.Context(), wire.StreamDead)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var letters []wire.Letter
+	for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+		m, err := stream.GetMsg(r.t.Context(), seq)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		l, err := wire.ParseDeadLetter(&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data})
+		if err != nil {
+			r.t.Error(err)
+		}
+		letters = append(letters, l)
+	}
+	return letters
+}
+
+// metric returns the value of a counter or gauge, summed over its labels, or how
+// often a histogram was observed; -1 before the cachewriter has made it.
+func metric(t *testing.T, deps cachewriter.Deps, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := deps.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, found := 0.0, false
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if len(labels) > 0 && (len(m.GetLabel()) != 1 || m.GetLabel()[0].GetValue() != labels[0]) {
+				continue
+			}
+			found = true
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	if !found {
+		return -1
+	}
+	return sum
+}
+
 // settled waits until every event stored so far is acknowledged. The last of them
 // must be an answer. Nothing being pending would not do: a consumer learns of a
 // message a moment after its publisher.
 func (r *rig) settled() {
 	r.t.Helper()
-	eventually(r.t, "everything is acknowledged", func() bool {
+	r.settledWithin(patience)
+}
+
+func (r *rig) settledWithin(d time.Duration) {
+	r.t.Helper()
+	within(r.t, d, "everything is acknowledged", func() bool {
 		info, err := r.state()
 		return err == nil && info.AckFloor.Stream >= r.last && info.NumAckPending == 0
 	})

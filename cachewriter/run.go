@@ -1,6 +1,8 @@
 // Package cachewriter persists every answer that is stored as an event: a durable
 // consumer of RUC_EVENTS that writes to the store, in batches, with the time that
-// each answer has left.
+// each answer has left. Several may run at once; the versions of answers keep their
+// order. An event leaves the consumer once the store has it, or once it is a dead
+// letter; while the store is away, all wait in the stream.
 package cachewriter
 
 import (
@@ -23,7 +25,7 @@ import (
 // Store is where the answers go.
 type Store interface {
 	// Put keeps the entries that are newer than what is held; putting the same
-	// again is harmless.
+	// again is harmless. store.EntryError reads its error.
 	Put(ctx context.Context, entries []store.Entry) error
 }
 
@@ -61,10 +63,11 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
-	wg.Go(func() { w.clock.Follow(ctx, w.consumer) })
+	wg.Go(func() { w.watch(ctx) })
 	wg.Go(func() {
-		healthy := func() error { return nil }
-		err := service.ServeOps(ctx, deps.Ops, service.Ops{Registry: deps.Registry, Live: healthy, Ready: healthy, Pprof: deps.Pprof})
+		err := service.ServeOps(ctx, deps.Ops, service.Ops{
+			Registry: deps.Registry, Live: func() error { return nil }, Ready: service.NATSReady(deps.NATS), Pprof: deps.Pprof,
+		})
 		if err != nil {
 			stop(fmt.Errorf("cachewriter.Run: %w", err))
 		}
@@ -82,6 +85,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*writer, error) {
 	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
 	defer cancel()
+	if err := wire.AwaitServer(ctx, deps.NATS); err != nil {
+		return nil, err
+	}
 	if deps.Provision {
 		p := wire.Provisioner{JS: js, Source: deps.Source, Update: deps.Update, Warn: func(what, field, want, found string) {
 			deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
@@ -93,17 +99,26 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 		if err := p.Cachewriter(ctx); err != nil {
 			return nil, err
 		}
+		if err := p.Dead(ctx); err != nil {
+			return nil, err
+		}
 	}
 	consumer, err := js.Consumer(ctx, wire.StreamEvents, wire.ConsumerCachewriter)
 	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", wire.StreamEvents, wire.ConsumerCachewriter, err)
+	}
+	if err := wire.CheckSource(consumer.CachedInfo(), deps.Source); err != nil {
 		return nil, err
 	}
 	m, err := newMetrics(deps.Registry)
 	if err != nil {
 		return nil, err
 	}
+	if err := service.ObserveNATS(deps.Registry, "cachewriter", deps.NATS); err != nil {
+		return nil, err
+	}
 	return &writer{
-		consumer: consumer, epoch: wire.Epoch(consumer.CachedInfo()), store: deps.Store,
-		policy: cfg.Policy(), clock: wire.NewClock(deps.Now), metrics: m, log: deps.Log,
+		js: js, consumer: consumer, epoch: wire.Epoch(consumer.CachedInfo()), store: deps.Store,
+		policy: cfg.Policy(), now: deps.Now, clock: wire.NewClock(deps.Now), metrics: m, log: deps.Log,
 	}, nil
 }

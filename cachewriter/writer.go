@@ -2,6 +2,8 @@ package cachewriter
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,45 +22,64 @@ const (
 	// A short heartbeat notices a pull that was lost with a server.
 	pullHeartbeat = 500 * time.Millisecond
 	pullRetry     = 200 * time.Millisecond
-	// giveBackDelay is when what a stopping writer gives back is given out again.
-	// At once, it could go to its own last pull, which the server does not yet know
-	// to be over.
+	// giveBackDelay is when what a writer gives back is given out again. At once, it
+	// could go to the writer's own last pull, which the server does not yet know to
+	// be over.
 	giveBackDelay = 200 * time.Millisecond
 
+	// drainWait is how long more of a pull that ends is waited for: nats.go says that
+	// nothing more comes, but without a server only after ten seconds.
+	drainWait = 200 * time.Millisecond
+
+	// A store that is away is tried with one event, after pauses of these bounds.
 	storeRetryMin, storeRetryMax = 50 * time.Millisecond, 2 * time.Second
+	// probeWait is how long such an event is waited for, and so by how much a try
+	// may outlast the end of the process.
+	probeWait = 500 * time.Millisecond
+
+	// minHold bounds how often the server is told that a batch is worked on.
+	minHold = 10 * time.Millisecond
+
+	// watchInterval is how old the lag and the server's time may be.
+	watchInterval = 5 * time.Second
 )
 
-// putter is the store as the writer uses it.
-type putter interface {
-	// Put keeps the entries that are newer than what is held; putting the same
-	// again is harmless.
-	Put(ctx context.Context, entries []store.Entry) error
-}
-
-// writer moves events from the stream to the store, in batches. A message is
-// acknowledged once the store has it.
+// writer moves events from the stream to the store, in batches.
 type writer struct {
+	js       jetstream.JetStream
 	consumer jetstream.Consumer
 	epoch    int64 // the stream's birth; see store.Version
-	store    putter
+	store    Store
 	policy   ruc.Policy
+	now      func() time.Time
 	clock    *wire.Clock
 	metrics  *metrics
 	log      zerolog.Logger
+
+	awaySince time.Time // when the store took nothing any more; zero while it does
 }
 
-// run works until ctx ends; the batch in hand is finished or given back.
+// errStoreAway says that the store took nothing of a batch.
+var errStoreAway = errors.New("cachewriter: the store takes no answers")
+
+// run works until ctx ends; what is not stored by then is given back.
 func (w *writer) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := w.consume(ctx); err != nil && ctx.Err() == nil {
+		err := w.consume(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errStoreAway):
+			w.awaitStore(ctx)
+		default:
 			w.log.Warn().Err(err).Msg("the events stopped coming and are asked for again")
 			sleep(ctx, pullRetry)
 		}
 	}
 }
 
-// consume writes batch after batch until ctx ends or the pull fails. Messages
-// fetches ahead, which suits a writer: what it buffers is nobody else's turn.
+// consume writes batch after batch until ctx ends, the pull fails or the store is
+// away. Messages fetches ahead, which suits a writer: what it buffers is nobody
+// else's turn.
 func (w *writer) consume(ctx context.Context) error {
 	events, err := w.consumer.Messages(jetstream.PullMaxMessages(batchMax), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
@@ -78,7 +99,28 @@ func (w *writer) consume(ctx context.Context) error {
 			}
 			batch = append(batch, m)
 		}
-		w.write(ctx, batch)
+		if err := w.write(ctx, batch, giveBackDelay); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitStore tries the store with one event after the other until it takes one or
+// has nothing to take. All others stay in the stream meanwhile, for a cachewriter
+// whose store is not away, and none is redelivered only because it waits here.
+func (w *writer) awaitStore(ctx context.Context) {
+	for pause := storeRetryMin; sleep(ctx, pause); pause = min(2*pause, storeRetryMax) {
+		// Not bound to ctx: the server would give an event to a pull that was left
+		// and keep it from the others for the consumer's AckWait.
+		m, err := w.consumer.Next(jetstream.FetchMaxWait(probeWait))
+		if err != nil {
+			continue // another cachewriter has them all, or NATS is away too
+		}
+		// Later than the next try, which then takes another event: should this one
+		// be why the store fails, it does not stand before the rest.
+		if w.write(ctx, []jetstream.Msg{m}, 2*pause) == nil {
+			return
+		}
 	}
 }
 
@@ -86,79 +128,170 @@ func (w *writer) consume(ctx context.Context) error {
 // server would keep it from every cachewriter until its AckWait is over.
 func (w *writer) giveBack(events jetstream.MessagesContext) {
 	events.Drain()
+	var left []jetstream.Msg
 	for {
-		m, err := events.Next()
+		m, err := events.Next(jetstream.NextMaxWait(drainWait))
 		if err != nil {
-			return // the buffer is empty
+			break // the buffer is empty
 		}
-		w.nak(m)
+		left = append(left, m)
 	}
+	w.settle(left, func(m jetstream.Msg) error { return m.NakWithDelay(giveBackDelay) })
 }
 
-func (w *writer) nak(m jetstream.Msg) {
-	if err := m.NakWithDelay(giveBackDelay); err != nil {
-		w.log.Warn().Err(err).Msg("an event could not be given back and will come again later")
+// write puts a batch into the store and settles each of its messages: what is
+// stored, or has expired, is acknowledged; what never can be becomes a dead letter;
+// the rest is given back, after delay where the store took nothing at all, which
+// is errStoreAway.
+func (w *writer) write(ctx context.Context, batch []jetstream.Msg, delay time.Duration) error {
+	defer w.hold(batch)()
+	w.metrics.batch.Observe(float64(len(batch)))
+	live, entries, done, dead := w.read(batch)
+	err := w.put(ctx, entries)
+	var later []jetstream.Msg
+	for i, m := range live {
+		switch err := store.EntryError(err, i); {
+		case err == nil:
+			done = append(done, m)
+			w.metrics.written.Inc()
+		case errors.Is(err, store.ErrRefused):
+			dead = append(dead, corpse{m, wire.DeadRefused})
+		default:
+			later = append(later, m)
+		}
 	}
+	away := len(later) > 0 && len(later) == len(live)
+	switch {
+	case ctx.Err() != nil:
+		delay = giveBackDelay
+	case away:
+		w.storeIsAway(err)
+	case len(live) > 0:
+		w.storeIsBack()
+		if len(later) > 0 {
+			delay = storeRetryMax
+			w.log.Warn().Err(err).Int("events", len(later)).Msg("some answers could not be stored yet")
+		}
+	}
+	w.settle(done, jetstream.Msg.Ack)
+	w.settle(later, func(m jetstream.Msg) error { return m.NakWithDelay(delay) })
+	w.bury(ctx, dead)
+	if away {
+		return errStoreAway
+	}
+	return nil
 }
 
-// write puts a batch into the store and acknowledges it. While the store fails the
-// batch is kept, the server is told so, and nothing more is pulled.
-func (w *writer) write(ctx context.Context, batch []jetstream.Msg) {
-	good, entries := w.entries(batch)
-	pause := storeRetryMin
-	for {
-		err := w.store.Put(ctx, entries)
-		if err == nil {
-			break
-		}
-		w.metrics.failed.Inc()
-		w.log.Warn().Err(err).Int("events", len(entries)).Msg("a batch could not be stored yet")
-		for _, m := range good {
-			if err := m.InProgress(); err != nil {
-				w.log.Debug().Err(err).Msg("an event could not be kept in progress")
-			}
-		}
-		if !sleep(ctx, pause) {
-			for _, m := range good {
-				w.nak(m)
-			}
-			return
-		}
-		pause = min(2*pause, storeRetryMax)
-	}
-	for _, m := range good {
-		if err := m.Ack(); err != nil {
-			w.log.Warn().Err(err).Msg("an event could not be acknowledged and will come again")
-		}
-	}
-	w.metrics.written.Add(float64(len(entries)))
-}
-
-// entries checks the events of a batch. What is no event is terminated: it would
-// come back for ever. What has expired is acknowledged without being stored.
-func (w *writer) entries(batch []jetstream.Msg) (good []jetstream.Msg, entries []store.Entry) {
+// read sorts a batch into the events to store, with their entries, those that are
+// done with because they have expired, and what is no event.
+func (w *writer) read(batch []jetstream.Msg) (live []jetstream.Msg, entries []store.Entry, done []jetstream.Msg, dead []corpse) {
 	now := w.clock.Now()
 	for _, m := range batch {
 		e, err := wire.ParseConsumed(m)
 		if err != nil {
-			w.metrics.poison.Inc()
-			w.log.Error().Err(err).Str("subject", m.Subject()).Msg("a message that is no event was discarded")
-			if err := m.TermWithReason(err.Error()); err != nil {
-				w.log.Warn().Err(err).Msg("a message could not be terminated and will come again")
-			}
+			dead = append(dead, corpse{m, wire.ReasonOf(err)})
 			continue
 		}
-		good = append(good, m)
 		f := w.policy.Freshness(e.Prefix.Found, e.Prefix.ObtainedAt, now)
 		if f.State != ruc.Fresh {
+			done = append(done, m)
 			continue
 		}
+		live = append(live, m)
 		entries = append(entries, store.Entry{
 			RUC: e.RUC, Value: e.Body, TTL: f.Left,
 			Version: store.Version{Epoch: w.epoch, Seq: e.Seq},
 		})
 	}
-	return good, entries
+	return live, entries, done, dead
+}
+
+// put hands entries to the store, once.
+func (w *writer) put(ctx context.Context, entries []store.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	began := w.now()
+	err := w.store.Put(ctx, entries)
+	if err != nil && ctx.Err() != nil {
+		return err // broken off by us, which says nothing of the store
+	}
+	w.metrics.took.Observe(w.now().Sub(began).Seconds())
+	if err != nil {
+		w.metrics.failed.Inc()
+	}
+	return err
+}
+
+// storeIsAway logs one line when the store fails; the tries after it are not worth
+// any. So does storeIsBack.
+func (w *writer) storeIsAway(err error) {
+	if w.awaySince.IsZero() {
+		w.awaySince = w.now()
+		w.log.Warn().Err(err).Msg("the store takes no answers; they wait in the stream")
+	}
+}
+
+func (w *writer) storeIsBack() {
+	if !w.awaySince.IsZero() {
+		w.log.Info().Dur("took", w.now().Sub(w.awaySince)).Msg("the store takes answers again")
+		w.awaySince = time.Time{}
+	}
+}
+
+// hold tells the server that the batch is worked on, until release: a slow store
+// or a dead-letter stream that does not answer may outlast the consumer's AckWait,
+// and another cachewriter would get the batch, and then this one again.
+func (w *writer) hold(batch []jetstream.Msg) (release func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(max(w.consumer.CachedInfo().Config.AckWait/3, minHold)) // of a consumer made by hand it may be 0
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			for _, m := range batch {
+				_ = m.InProgress() // settled meanwhile, or without NATS: it comes again and is stored again
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// settle tells the server what became of messages. A word that is lost costs a
+// redelivery, and storing the same again changes nothing.
+func (w *writer) settle(messages []jetstream.Msg, tell func(jetstream.Msg) error) {
+	failed := 0
+	var lastErr error
+	for _, m := range messages {
+		if err := tell(m); err != nil {
+			failed, lastErr = failed+1, err
+		}
+	}
+	if failed > 0 {
+		w.log.Warn().Err(lastErr).Int("events", failed).Msg("events could not be settled and will come again")
+	}
+}
+
+// watch learns the server's time and the lag until ctx ends. A question that fails
+// leaves both as they are.
+func (w *writer) watch(ctx context.Context) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		if info, err := w.clock.Learn(ctx, w.consumer); err == nil {
+			w.metrics.lag.Set(float64(info.NumPending) + float64(info.NumAckPending))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // sleep waits for d; false when ctx ended first.

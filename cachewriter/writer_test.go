@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/store"
@@ -61,42 +58,6 @@ func TestWriter_ExpiredIsAcknowledgedAndNotStored(t *testing.T) {
 	r.settled()
 	if got := s.all(); len(got) > 0 {
 		t.Errorf("stored: %s", got[0].Value)
-	}
-}
-
-func TestWriter_PoisonIsDiscardedAndBlocksNothing(t *testing.T) {
-	r := newRig(t)
-	s := &shelf{}
-	deps := r.deps(s)
-	stop := r.run(deps)
-	stop() // so that all that follows is one batch
-	good := string(encode(t, foundAt(number, "X", time.Now())))
-	poison := map[string]string{
-		wire.ResolvedSubject(number):          "<html>",
-		wire.SubjectResolved + ".abc":         good,
-		wire.SubjectResolved + ".20123456789": good,
-		wire.ResolvedSubject(second):          good,
-	}
-	for subject, body := range poison {
-		r.store(&nats.Msg{Subject: subject, Data: []byte(body)})
-	}
-	r.store(&nats.Msg{Subject: wire.ResolvedSubject(number), Data: []byte(good[:len(good)-1] + strings.Repeat(" ", wire.MaxAnswerBytes) + "}")})
-	last := r.publish(foundAt(number, "BIEN", time.Now()))
-	deps = r.deps(s)
-	r.run(deps)
-	r.settled()
-	got := s.all()
-	if len(got) != 1 || got[0].Version.Seq != last {
-		t.Errorf("stored %d entries", len(got))
-	}
-	families, err := deps.Registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == "ruc_cache_poison_total" && f.GetMetric()[0].GetCounter().GetValue() != float64(len(poison)+1) {
-			t.Errorf("%v", f)
-		}
 	}
 }
 

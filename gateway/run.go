@@ -91,12 +91,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err := service.ObserveNATS(deps.Registry, "gateway", deps.NATS); err != nil {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
-	ready := func() error {
-		if !deps.NATS.IsConnected() {
-			return errors.New("NATS is not connected")
-		}
-		return nil
-	}
+	ready := service.NATSReady(deps.NATS)
 	site := &web{
 		lookups: look, ready: ready,
 		admin: &admin{

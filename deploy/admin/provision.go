@@ -70,6 +70,9 @@ func Provision(ctx context.Context, cfg ProvisionConfig, out io.Writer) error {
 	if err == nil {
 		err = p.Cachewriter(ctx)
 	}
+	if err == nil {
+		err = p.Dead(ctx)
+	}
 	if err == nil && !did {
 		fmt.Fprintln(out, "everything is as the settings say")
 	}

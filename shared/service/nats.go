@@ -23,6 +23,16 @@ type NATSConfig struct {
 	Provision bool   `env:"NATS_PROVISION" envDefault:"true" help:"create missing streams and consumers at start"`
 }
 
+// NATSReady reports whether nc is connected, for a probe.
+func NATSReady(nc *nats.Conn) func() error {
+	return func() error {
+		if !nc.IsConnected() {
+			return errors.New("NATS is not connected")
+		}
+		return nil
+	}
+}
+
 const (
 	reconnectWait   = 100 * time.Millisecond
 	reconnectJitter = 50 * time.Millisecond
@@ -42,6 +52,9 @@ func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Optio
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.RetryOnFailedConnect(true),
+		// Credentials that are refused now may be right again once somebody has mended
+		// the server; a gateway serves what it holds meanwhile.
+		nats.IgnoreAuthErrorAbort(),
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(maxPingsOut),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {

@@ -94,28 +94,43 @@ func (f *File) Get(_ context.Context, n ruc.Number) (value []byte, ok bool, err 
 	return h.value, true, nil
 }
 
-// Put keeps the entries that are newer than what is held. On an error some of
-// them may have been kept; putting the same again is harmless.
+// Put keeps the entries that are newer than what is held. Its error is a *PutError;
+// putting the same again is harmless.
 func (f *File) Put(ctx context.Context, entries []Entry) error {
-	for _, e := range entries {
-		if e.TTL <= 0 {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		err := f.replace(e.RUC, func(old held, found bool) (held, bool) {
-			now := f.now()
-			if found && now.Before(old.expires) && !e.Version.Newer(old.version) {
-				return held{}, false
-			}
-			return held{value: e.Value, version: e.Version, expires: now.Add(e.TTL)}, true
-		})
-		if err != nil {
-			return fmt.Errorf("store.File.Put: %w", err)
+	errs := make([]error, len(entries))
+	for i, e := range entries {
+		switch {
+		case e.TTL <= 0:
+		case len(e.Value) > MaxValueBytes:
+			errs[i] = errTooLarge
+		case ctx.Err() != nil:
+			errs[i] = ctx.Err()
+		default:
+			errs[i] = f.put(e)
 		}
 	}
+	if err := putError(errs); err != nil {
+		return fmt.Errorf("store.File.Put: %w", err)
+	}
 	return nil
+}
+
+func (f *File) put(e Entry) error {
+	err := f.replace(e.RUC, func(old held, found bool) (held, bool) {
+		now := f.now()
+		if found && now.Before(old.expires) && !e.Version.Newer(old.version) {
+			return held{}, false
+		}
+		return held{value: e.Value, version: e.Version, expires: now.Add(e.TTL)}, true
+	})
+	if err == nil {
+		return nil
+	}
+	// No try replaces a folder by a file. Its name is not repeated: it is the number.
+	if info, statErr := os.Lstat(f.path(e.RUC)); statErr == nil && info.IsDir() {
+		return fmt.Errorf("%w: a folder stands in its place", ErrRefused)
+	}
+	return err
 }
 
 // Delete forgets the value of n. Answers not newer than it stay out.

@@ -68,10 +68,15 @@ func (m *Memory) Get(_ context.Context, n ruc.Number) (value []byte, ok bool, er
 	return h.value, true, nil
 }
 
-// Put keeps the entries that are newer than what is held.
+// Put keeps the entries that are newer than what is held. Its error is a *PutError.
 func (m *Memory) Put(_ context.Context, entries []Entry) error {
-	for _, e := range entries {
+	errs := make([]error, len(entries))
+	for i, e := range entries {
 		if e.TTL <= 0 {
+			continue
+		}
+		if len(e.Value) > MaxValueBytes {
+			errs[i] = errTooLarge
 			continue
 		}
 		now := m.now()
@@ -81,6 +86,9 @@ func (m *Memory) Put(_ context.Context, entries []Entry) error {
 			}
 			return held{value: e.Value, version: e.Version, expires: now.Add(e.TTL)}, otter.WriteOp
 		})
+	}
+	if err := putError(errs); err != nil {
+		return fmt.Errorf("store.Memory.Put: %w", err)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (c Config) Check() error {
 type Store interface {
 	Kind() string // redis, file, memory
 	Get(ctx context.Context, n ruc.Number) (value []byte, ok bool, err error)
-	Put(ctx context.Context, entries []Entry) error
+	Put(ctx context.Context, entries []Entry) error // a *PutError
 	Delete(ctx context.Context, n ruc.Number) error
 	DeletePattern(ctx context.Context, pattern ruc.Pattern, dryRun bool) (n int, err error)
 	Close() error

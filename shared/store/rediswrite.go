@@ -19,11 +19,15 @@ const putChunk = 500
 
 // putScript sets a value and its version unless the version held is as new. The
 // versions are of equal length (see encodeVersion), so comparing text compares
-// them; as Lua's numbers they would lose digits beyond 2^53.
+// them; as Lua's numbers they would lose digits beyond 2^53. A version key that
+// holds anything else is none of ours and gives way, as any value does to SET: kept,
+// it would shut its number out of the cache until a person finds it.
 //
 // KEYS: value, version. ARGV: value, version, seconds.
-var putScript = redis.NewScript(`local held = redis.call('GET', KEYS[2])
-if held and held >= ARGV[2] then return 0 end
+var putScript = redis.NewScript(`local held = redis.pcall('GET', KEYS[2])
+if type(held) == 'table' then
+  if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
+elseif held and #held == #ARGV[2] and held >= ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 return 1`)
@@ -35,28 +39,52 @@ func encodeVersion(v Version) string { return fmt.Sprintf("%019d.%020d", v.Epoch
 // that the least that a key can live is one.
 func lifetime(ttl time.Duration) time.Duration { return max(ttl.Truncate(time.Second), time.Second) }
 
-// Put keeps the entries that are newer than what is held. On an error some of
-// them may have been kept; putting the same again is harmless. It returns within
-// a few seconds when Redis does not answer.
+// Put keeps the entries that are newer than what is held. Its error is a *PutError;
+// putting the same again is harmless. It returns within a few seconds when Redis
+// does not answer.
 func (r *Redis) Put(ctx context.Context, entries []Entry) error {
-	live := make([]Entry, 0, len(entries))
-	for _, e := range entries {
-		if e.TTL > 0 {
-			live = append(live, e)
+	errs := make([]error, len(entries))
+	live := make([]int, 0, len(entries)) // places in entries
+	for i, e := range entries {
+		switch {
+		case e.TTL <= 0:
+		case len(e.Value) > MaxValueBytes:
+			errs[i] = errTooLarge
+		default:
+			live = append(live, i)
 		}
 	}
+	tried := false
 	err := r.write(ctx, func(c redis.UniversalClient) error {
+		tried = true
+		var err error
 		for chunk := range slices.Chunk(live, putChunk) {
-			if err := r.putChunk(ctx, c, chunk); err != nil {
-				return err
+			if err == nil {
+				err = r.putChunk(ctx, c, entries, chunk, errs)
+			} else { // Redis is away, and each try would take its time
+				fill(errs, chunk, err)
 			}
 		}
-		return nil
+		return err
 	})
-	if err != nil {
+	if !tried {
+		fill(errs, live, err)
+	}
+	for _, i := range live {
+		if errs[i] != nil {
+			errs[i] = withoutArguments(errs[i])
+		}
+	}
+	if err := putError(errs); err != nil {
 		return fmt.Errorf("store.Redis.Put: %w", err)
 	}
 	return nil
+}
+
+func fill(errs []error, places []int, err error) {
+	for _, i := range places {
+		errs[i] = err
+	}
 }
 
 // write runs a change once the marker is known to be ours.
@@ -88,27 +116,43 @@ func (r *Redis) wrote(ctx context.Context, err error) {
 	}
 }
 
-func (r *Redis) putChunk(ctx context.Context, c redis.UniversalClient, entries []Entry) error {
+// putChunk puts the entries at the places of chunk and writes into errs how each
+// fared. It returns an error when it kept none of them.
+func (r *Redis) putChunk(ctx context.Context, c redis.UniversalClient, entries []Entry, chunk []int, errs []error) error {
 	if r.noScripts.Load() {
-		return putWatched(ctx, c, entries)
+		putWatched(ctx, c, entries, chunk, errs)
+		return noneKept(chunk, errs)
 	}
-	unknown, err := runScript(ctx, c, entries, putScript.EvalSha)
-	if err == nil && len(unknown) > 0 {
-		// A server that was restarted, or a node that is new. EVAL runs the script
-		// and leaves it there for the next EVALSHA.
-		_, err = runScript(ctx, c, unknown, putScript.Eval)
+	runScript(ctx, c, entries, chunk, errs, putScript.EvalSha)
+	// A server that was restarted, or a node that is new. EVAL runs the script and
+	// leaves it there for the next EVALSHA.
+	if unknown := failedBy(chunk, errs, unknownScript); len(unknown) > 0 {
+		runScript(ctx, c, entries, unknown, errs, putScript.Eval)
 	}
-	if !refusesScripts(err) {
-		return err
+	if refused := failedBy(chunk, errs, refusesScripts); len(refused) > 0 {
+		putWatched(ctx, c, entries, refused, errs)
+		// Where that fails as well it was not for the scripts.
+		if noneKept(refused, errs) == nil && r.noScripts.CompareAndSwap(false, true) {
+			r.log.Warn().Msg("Redis runs no scripts; answers are stored by transactions, which is slower")
+		}
 	}
-	if err := putWatched(ctx, c, entries); err != nil {
-		return err
-	}
-	if r.noScripts.CompareAndSwap(false, true) {
-		r.log.Warn().Msg("Redis runs no scripts; answers are stored by transactions, which is slower")
-	}
-	return nil
+	return noneKept(chunk, errs)
 }
+
+// failedBy returns the places whose error is of a kind.
+func failedBy(places []int, errs []error, kind func(error) bool) []int {
+	return slices.DeleteFunc(slices.Clone(places), func(i int) bool { return errs[i] == nil || !kind(errs[i]) })
+}
+
+// noneKept returns the first error of the places if all of them have one.
+func noneKept(places []int, errs []error) error {
+	if slices.ContainsFunc(places, func(i int) bool { return errs[i] == nil }) {
+		return nil
+	}
+	return errs[places[0]]
+}
+
+func unknownScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
 
 // refusesScripts reports whether the server, or the rights of our user, leave
 // EVAL or EVALSHA out.
@@ -118,63 +162,59 @@ func refusesScripts(err error) bool {
 
 type runFunc func(ctx context.Context, c redis.Scripter, keys []string, args ...any) *redis.Cmd
 
-// runScript runs the script for every entry, in one pipeline, and returns the
-// entries for which the server did not know it. The pipeline's own error is one of
-// its commands' and is not looked at.
-func runScript(ctx context.Context, c redis.UniversalClient, entries []Entry, run runFunc) (unknown []Entry, err error) {
-	cmds := make([]*redis.Cmd, len(entries))
+// runScript runs the script for the entries at places, in one pipeline. The
+// pipeline's own error is one of its commands' and is not looked at.
+func runScript(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, errs []error, run runFunc) {
+	cmds := make([]*redis.Cmd, len(places))
 	_, _ = c.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, e := range entries {
+		for k, i := range places {
+			e := entries[i]
 			seconds := int64(lifetime(e.TTL) / time.Second)
-			cmds[i] = run(ctx, p, []string{valueKey(e.RUC), versionKey(e.RUC)}, e.Value, encodeVersion(e.Version), seconds)
+			cmds[k] = run(ctx, p, []string{valueKey(e.RUC), versionKey(e.RUC)}, e.Value, encodeVersion(e.Version), seconds)
 		}
 		return nil
 	})
-	failed := 0
-	for i, cmd := range cmds {
-		switch cmdErr := cmd.Err(); {
-		case cmdErr == nil:
-		case redis.HasErrorPrefix(cmdErr, "NOSCRIPT"):
-			unknown = append(unknown, entries[i])
-		default:
-			if failed++; failed == 1 {
-				err = cmdErr
-			}
-		}
+	for k, i := range places {
+		errs[i] = cmds[k].Err()
 	}
-	if err != nil {
-		err = fmt.Errorf("%d of %d entries: %w", failed, len(entries), err)
-	}
-	return unknown, err
 }
 
 // putWatched does what the script does by optimistic transactions, one entry at a
 // time: three round trips each instead of a share in one.
-func putWatched(ctx context.Context, c redis.UniversalClient, entries []Entry) error {
-	for _, e := range entries {
-		version, ttl := encodeVersion(e.Version), lifetime(e.TTL)
-		var err error = redis.TxFailedErr
-		// A transaction fails because another writer's succeeded, so this ends: at
-		// the latest when what is held is as new.
-		for errors.Is(err, redis.TxFailedErr) && ctx.Err() == nil {
-			err = c.Watch(ctx, func(tx *redis.Tx) error {
-				held, err := tx.Get(ctx, versionKey(e.RUC)).Result()
-				if err != nil && !errors.Is(err, redis.Nil) || held >= version {
-					return err
-				}
-				_, err = tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
-					p.Set(ctx, valueKey(e.RUC), e.Value, ttl)
-					p.Set(ctx, versionKey(e.RUC), version, ttl)
-					return nil
-				})
-				return err
-			}, versionKey(e.RUC))
-		}
-		if err != nil {
-			return err
+func putWatched(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, errs []error) {
+	for k, i := range places {
+		errs[i] = putOneWatched(ctx, c, entries[i])
+		var reply redis.Error
+		if errs[i] != nil && !errors.As(errs[i], &reply) { // Redis is away, and each try would take its time
+			fill(errs, places[k:], errs[i])
+			return
 		}
 	}
-	return nil
+}
+
+func putOneWatched(ctx context.Context, c redis.UniversalClient, e Entry) error {
+	version, ttl := encodeVersion(e.Version), lifetime(e.TTL)
+	var err error = redis.TxFailedErr
+	// A transaction fails because another writer's succeeded, so this ends: at the
+	// latest when what is held is as new.
+	for errors.Is(err, redis.TxFailedErr) && ctx.Err() == nil {
+		err = c.Watch(ctx, func(tx *redis.Tx) error {
+			held, err := tx.Get(ctx, versionKey(e.RUC)).Result()
+			if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "WRONGTYPE") {
+				return err
+			}
+			if len(held) == len(version) && held >= version {
+				return nil
+			}
+			_, err = tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
+				p.Set(ctx, valueKey(e.RUC), e.Value, ttl)
+				p.Set(ctx, versionKey(e.RUC), version, ttl)
+				return nil
+			})
+			return err
+		}, versionKey(e.RUC))
+	}
+	return err
 }
 
 // Delete forgets the value of n. Answers not newer than it stay out, for as long

@@ -9,6 +9,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/rucflow/rucflow/shared/ruc"
@@ -32,6 +34,58 @@ type Entry struct {
 	Value   []byte // the encoded answer; kept as it is: neither the store nor the caller changes it
 	Version Version
 	TTL     time.Duration // how long from now; an entry of 0 or less is skipped
+}
+
+// MaxValueBytes bounds a value. An answer has at most 64 KiB.
+const MaxValueBytes = 1 << 20
+
+// ErrRefused marks an entry that the store will not take however often it is put.
+var ErrRefused = errors.New("the store does not take this entry")
+
+var errTooLarge = fmt.Errorf("%w: more than %d bytes", ErrRefused, MaxValueBytes)
+
+// PutError is what a Put returns that did not keep every entry. It wraps the errors
+// of all that it did not keep.
+type PutError struct {
+	// Failed holds the entries that were not kept, by their place in what was put:
+	// ErrRefused for those that never will be, anything else for those to put again.
+	// The others are kept, or are not newer than what is.
+	Failed map[int]error
+	Of     int // how many entries were put
+}
+
+// Error counts the entries and quotes one of them.
+func (e *PutError) Error() string {
+	first := slices.Min(slices.Collect(maps.Keys(e.Failed)))
+	return fmt.Sprintf("%d of %d entries: %v", len(e.Failed), e.Of, e.Failed[first])
+}
+
+// Unwrap returns the errors of the entries.
+func (e *PutError) Unwrap() []error { return slices.Collect(maps.Values(e.Failed)) }
+
+// EntryError returns what the error of a Put says of the entry at place i: nil when
+// it is kept.
+func EntryError(err error, i int) error {
+	var p *PutError
+	if errors.As(err, &p) {
+		return p.Failed[i]
+	}
+	return err // it says nothing of single entries, so nothing is known to be kept
+}
+
+// putError returns the PutError of the entries whose place in errs is not nil, or
+// nil where there are none.
+func putError(errs []error) error {
+	failed := map[int]error{}
+	for i, err := range errs {
+		if err != nil {
+			failed[i] = err
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return &PutError{Failed: failed, Of: len(errs)}
 }
 
 // ErrOtherSource says that the store holds data of another source. The text

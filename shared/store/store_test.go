@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -150,6 +152,41 @@ func TestFile_ADamagedFileIsAnErrorUntilReplaced(t *testing.T) {
 				t.Error("a damaged file was not replaced")
 			}
 		})
+	}
+}
+
+func TestFile_AFolderInTheWayIsRefusedAndLeavesTheOthers(t *testing.T) {
+	dir := t.TempDir()
+	f, _ := newFile(t, dir, testBytes)
+	n := put(t, f, 1, time.Hour)
+	path := glob(t, dir, "*/*.json")[0]
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	other := storetest.Numbers(1)[0]
+	err := f.Put(t.Context(), []store.Entry{entry(n, "a", 2), entry(other, "b", 2)})
+	if !errors.Is(store.EntryError(err, 0), store.ErrRefused) || store.EntryError(err, 1) != nil || strings.Contains(err.Error(), n.String()) {
+		t.Errorf("Put = %v", err)
+	}
+	if !held(t, f, other) {
+		t.Error("the other entry was not kept")
+	}
+}
+
+func TestFile_WhatCannotBeWrittenIsToBePutAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	f, _ := newFile(t, dir, testBytes)
+	if err := errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	err := f.Put(t.Context(), []store.Entry{entry(number, "a", 1)})
+	if err == nil || errors.Is(err, store.ErrRefused) {
+		t.Errorf("Put = %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.Put(ctx, []store.Entry{entry(number, "a", 1)}); !errors.Is(err, context.Canceled) || errors.Is(err, store.ErrRefused) {
+		t.Errorf("Put of a caller who left = %v", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +32,7 @@ func (c *Clock) Follow(ctx context.Context, consumer jetstream.Consumer) {
 	tick := time.NewTicker(clockInterval)
 	defer tick.Stop()
 	for {
-		c.learn(ctx, consumer)
+		_, _ = c.Learn(ctx, consumer) // the next question is asked anyway
 		select {
 		case <-ctx.Done():
 			return
@@ -40,13 +41,18 @@ func (c *Clock) Follow(ctx context.Context, consumer jetstream.Consumer) {
 	}
 }
 
-func (c *Clock) learn(ctx context.Context, consumer jetstream.Consumer) {
+// Learn asks once for the consumer's information, takes the server's time from it
+// and returns it, for whoever wants to know more of it.
+func (c *Clock) Learn(ctx context.Context, consumer jetstream.Consumer) (*jetstream.ConsumerInfo, error) {
 	asked := c.now()
 	info, err := consumer.Info(ctx)
-	if err != nil || info.TimeStamp.IsZero() {
-		return
+	if err != nil {
+		return nil, fmt.Errorf("wire.Clock.Learn: %w", err)
 	}
-	// The server took its time somewhere between question and answer.
-	middle := asked.Add(c.now().Sub(asked) / 2)
-	c.offset.Store(int64(info.TimeStamp.Sub(middle)))
+	if !info.TimeStamp.IsZero() {
+		// The server took its time somewhere between question and answer.
+		middle := asked.Add(c.now().Sub(asked) / 2)
+		c.offset.Store(int64(info.TimeStamp.Sub(middle)))
+	}
+	return info, nil
 }

@@ -51,4 +51,17 @@
 // ruc.invalidated says that answers were deleted from the store (Invalidated). It is
 // not stored: who keeps copies drops them when he hears it, and drops everything when
 // he may have missed something.
+//
+// # Dead letters
+//
+// A consumer that cannot use a message, now or later, stores it in RUC_DEAD as
+// ruc.dead.<consumer> before it terminates it, so nothing is lost and nothing is
+// tried for ever. The body is the message's own. Ruc-Dead-Reason is one of
+// DeadReasons; Ruc-Dead-Subject, Ruc-Dead-Stream, Ruc-Dead-Seq and
+// Ruc-Dead-Stored say where the message came from. Each header that it had is
+// there as Original-<name>, because under its own name a Nats-Msg-Id or a
+// Nats-Expected-… would act on the letter too; Ruc-Dead-Dropped counts the lines
+// for which there was no room. The letter's own Nats-Msg-Id is
+// dead:<consumer>:<sequence>-<stored>, so a message that comes again leaves one
+// letter.
 package wire

@@ -69,7 +69,8 @@ type Event struct {
 	Prefix Prefix    // of the answer; zero for a failed one
 }
 
-// ErrBadEvent marks a message that is no event of ours: a dead letter.
+// ErrBadEvent marks a message that is no event of ours: a dead letter, for the
+// DeadReason that the error also wraps.
 var ErrBadEvent = errors.New("wire.ParseEvent: not a valid event")
 
 // ParseEvent checks a message on ruc.resolved, ruc.failed (republished), or read
@@ -82,7 +83,7 @@ func ParseEvent(m *nats.Msg) (Event, error) {
 	}
 	stored, err := time.Parse(time.RFC3339Nano, m.Header.Get(headerTimeStamp))
 	if err != nil {
-		return Event{}, fmt.Errorf("%w: %s", ErrBadEvent, headerTimeStamp)
+		return Event{}, fmt.Errorf("%w: %w: %s", ErrBadEvent, DeadBadSubject, headerTimeStamp)
 	}
 	return parseEvent(subject, m.Header, m.Data, Sequence(m.Header.Get, headerSequence), stored)
 }
@@ -91,7 +92,7 @@ func ParseEvent(m *nats.Msg) (Event, error) {
 func ParseConsumed(m jetstream.Msg) (Event, error) {
 	meta, err := m.Metadata()
 	if err != nil {
-		return Event{}, fmt.Errorf("%w: %w", ErrBadEvent, err)
+		return Event{}, fmt.Errorf("%w: %w: %w", ErrBadEvent, DeadBadSubject, err)
 	}
 	return parseEvent(m.Subject(), m.Headers(), m.Data(), meta.Sequence.Stream, meta.Timestamp)
 }
@@ -99,14 +100,14 @@ func ParseConsumed(m jetstream.Msg) (Event, error) {
 func parseEvent(subject string, h nats.Header, body []byte, seq uint64, stored time.Time) (Event, error) {
 	kind, tail, ok := cutLast(subject)
 	if !ok || (kind != SubjectResolved && kind != SubjectFailed) || seq == 0 {
-		return Event{}, fmt.Errorf("%w: subject or sequence", ErrBadEvent)
+		return Event{}, fmt.Errorf("%w: %w: subject or sequence", ErrBadEvent, DeadBadSubject)
 	}
 	n, err := ruc.Parse(tail)
 	if err != nil {
-		return Event{}, fmt.Errorf("%w: number in subject", ErrBadEvent)
+		return Event{}, fmt.Errorf("%w: %w: number in subject", ErrBadEvent, DeadBadSubject)
 	}
 	if len(body) > MaxAnswerBytes {
-		return Event{}, fmt.Errorf("%w: %d bytes", ErrBadEvent, len(body))
+		return Event{}, fmt.Errorf("%w: %w: %d bytes", ErrBadEvent, DeadTooLarge, len(body))
 	}
 	e := Event{
 		RUC: n, Failed: kind == SubjectFailed, Seq: seq, Stored: stored,
@@ -116,10 +117,10 @@ func parseEvent(subject string, h nats.Header, body []byte, seq uint64, stored t
 		return e, nil
 	}
 	if e.Prefix, err = ReadPrefix(body); err != nil {
-		return Event{}, fmt.Errorf("%w: %w", ErrBadEvent, err)
+		return Event{}, fmt.Errorf("%w: %w: %w", ErrBadEvent, DeadNoAnswer, err)
 	}
 	if e.Prefix.RUC != n {
-		return Event{}, fmt.Errorf("%w: subject and body name different numbers", ErrBadEvent)
+		return Event{}, fmt.Errorf("%w: %w: subject and body name different numbers", ErrBadEvent, DeadOtherNumber)
 	}
 	return e, nil
 }

@@ -18,6 +18,15 @@ const (
 	HeaderErrorCode = "Nats-Service-Error-Code" // HTTP status
 	HeaderError     = "Nats-Service-Error"      // ruc.Code
 
+	headerDeadReason  = "Ruc-Dead-Reason"  // a DeadReason
+	headerDeadSubject = "Ruc-Dead-Subject" // where the message came from
+	headerDeadStream  = "Ruc-Dead-Stream"
+	headerDeadSeq     = "Ruc-Dead-Seq"
+	headerDeadStored  = "Ruc-Dead-Stored"  // the stream's time of it, RFC 3339
+	headerDeadDropped = "Ruc-Dead-Dropped" // how many of its header lines are missing
+	// originalPrefix stands before every header that the message itself had.
+	originalPrefix = "Original-"
+
 	headerSequence  = "Nats-Sequence"
 	headerTimeStamp = "Nats-Time-Stamp"
 	headerSubject   = "Nats-Subject"

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,7 +23,7 @@ func AwaitServer(ctx context.Context, nc *nats.Conn) error {
 	for !nc.IsConnected() {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wire.AwaitServer: no NATS server answers at NATS_URL: %w", ctx.Err())
+			return fmt.Errorf("wire.AwaitServer: no connection to the server at NATS_URL: %w", errors.Join(nc.LastError(), ctx.Err()))
 		case <-tick.C:
 		}
 	}

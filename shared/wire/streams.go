@@ -17,6 +17,7 @@ const (
 	StreamEvents = "RUC_EVENTS" // every stored answer and failure: the system of record
 	StreamVisits = "RUC_VISITS" // the work queue of visits
 	StreamTurn   = "RUC_TURN"   // one message: the right to send the next POST
+	StreamDead   = "RUC_DEAD"   // what a consumer could not use, for a person to look at
 
 	ConsumerSlots       = "slots"       // on RUC_VISITS, shared by every slot of the fleet
 	ConsumerTurn        = "turn"        // on RUC_TURN
@@ -36,6 +37,17 @@ const (
 	visitsMaxAge     = time.Hour // a broom for forgotten jobs, never a limit on waiting
 	minTurnAckWait   = time.Second
 	eventsMaxBytes   = 8 << 30
+
+	// Dead letters are for a person to see and mend, which a month leaves time for.
+	// They hold what people published, maybe of natural persons, and no number
+	// finds them, so they are not kept for longer.
+	deadMaxAge = 30 * 24 * time.Hour
+	// deadMaxBytes is some 20,000 letters of the usual size, or 500 of the largest
+	// event. Whoever publishes nonsense drives out old letters and nothing else.
+	deadMaxBytes = 64 << 20
+	// deadDuplicates outlasts a fleet that stood still between storing a letter and
+	// discarding its message, which then comes again.
+	deadDuplicates = 24 * time.Hour
 
 	writerAckWait       = 30 * time.Second
 	writerMaxAckPending = 1000
@@ -128,6 +140,23 @@ func checkSource(what string, metadata map[string]string, source string) error {
 			"use another NATS server (or DATA_DIR), or delete the stream first", what, found, source)
 	}
 	return nil
+}
+
+// Dead makes RUC_DEAD, which any consumer's dead letters go to.
+func (p Provisioner) Dead(ctx context.Context) error {
+	// It has no MaxMsgSize: a letter that it refused could never leave its stream.
+	return p.stream(ctx, jetstream.StreamConfig{
+		Name:        StreamDead,
+		Description: "rucflow: messages that a consumer could not use, with the reason",
+		Subjects:    []string{DeadSubject("*")},
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardOld,
+		MaxAge:      deadMaxAge,
+		MaxBytes:    deadMaxBytes,
+		AllowDirect: true,
+		Duplicates:  deadDuplicates,
+	})
 }
 
 // Visits makes the work queue, its consumer and the turn. queue bounds the
@@ -366,6 +395,8 @@ func streamDiff(want, found jetstream.StreamConfig) []difference {
 		{"max_msgs_per_subject", fmt.Sprint(limit(want.MaxMsgsPerSubject)), fmt.Sprint(limit(found.MaxMsgsPerSubject))},
 		{"retention", want.Retention.String(), found.Retention.String()},
 		{"discard", want.Discard.String(), found.Discard.String()},
+		{"max_msg_size", fmt.Sprint(limit(int64(want.MaxMsgSize))), fmt.Sprint(limit(int64(found.MaxMsgSize)))},
+		{"duplicate_window", want.Duplicates.String(), found.Duplicates.String()},
 		{"allow_direct", fmt.Sprint(want.AllowDirect), fmt.Sprint(found.AllowDirect)},
 		{"republish", fmt.Sprint(want.RePublish != nil), fmt.Sprint(found.RePublish != nil)},
 		{"version", want.Metadata[metaVersion], found.Metadata[metaVersion]},

@@ -11,9 +11,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/shared/embedded"
 	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
@@ -42,6 +44,9 @@ func provision(ctx context.Context, p wire.Provisioner, concurrent int, source s
 		return err
 	}
 	if err := p.Visits(ctx, 4, concurrent, 1100*time.Millisecond); err != nil {
+		return err
+	}
+	if err := p.Dead(ctx); err != nil {
 		return err
 	}
 	return p.Cachewriter(ctx)
@@ -97,7 +102,7 @@ func TestProvision_TellsWhatItDidAndLeavesNewerSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{"RUC_EVENTS", "RUC_VISITS", "RUC_VISITS/slots", "RUC_TURN", "RUC_TURN/turn", "RUC_EVENTS/cachewriter"}
+	want := []string{"RUC_EVENTS", "RUC_VISITS", "RUC_VISITS/slots", "RUC_TURN", "RUC_TURN/turn", "RUC_DEAD", "RUC_EVENTS/cachewriter"}
 	if diff := cmp.Diff(want, created); diff != "" {
 		t.Errorf("created (-want +got):\n%s", diff)
 	}
@@ -150,6 +155,21 @@ func TestAwaitServer_SaysWhenNobodyAnswers(t *testing.T) {
 	defer cancel()
 	if err := wire.AwaitServer(ctx, nc); err == nil || !strings.Contains(err.Error(), "NATS_URL") {
 		t.Errorf("nobody answers: %v", err)
+	}
+	s, err := embedded.Start(t.Context(), embedded.Config{StoreDir: t.TempDir(), Addr: "127.0.0.1:0", Token: "right"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	refused, err := service.NATSConfig{URL: s.URL(), Token: "wrong"}.Connect("test", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer refused.Close()
+	ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := wire.AwaitServer(ctx, refused); err == nil || !strings.Contains(err.Error(), "Authorization Violation") {
+		t.Errorf("a wrong token: %v", err)
 	}
 	connected, _ := server(t)
 	if err := wire.AwaitServer(t.Context(), connected); err != nil {

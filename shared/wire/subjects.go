@@ -35,6 +35,11 @@ const SubjectTurn = "ruc.turn"
 
 const visitPrefix = "ruc.visit."
 
+// DeadSubject is where a consumer puts what it cannot use; see DeadLetter.
+func DeadSubject(consumer string) string { return deadPrefix + consumer }
+
+const deadPrefix = "ruc.dead."
+
 // VisitSubject is the subject of the job to visit n.
 func VisitSubject(n ruc.Number) string { return visitPrefix + n.String() }
 

@@ -132,6 +132,28 @@ func Run(t *testing.T, open func(t *testing.T) (s Store, advance func(time.Durat
 		want(t, s, n, "two")
 		want(t, s, other, "other")
 	})
+	t.Run("refuses for good what is too large, names it and keeps the rest", func(t *testing.T) {
+		s, _ := open(t)
+		third := Numbers(1)[0]
+		err := s.Put(t.Context(), []store.Entry{
+			{RUC: n, Value: []byte("expired"), Version: at(1)},
+			{RUC: n, Value: []byte("a"), Version: at(2), TTL: time.Hour},
+			{RUC: third, Value: make([]byte, store.MaxValueBytes+1), Version: at(3), TTL: time.Hour},
+			{RUC: other, Value: []byte("b"), Version: at(4), TTL: time.Hour},
+		})
+		var p *store.PutError
+		if !errors.As(err, &p) || p.Of != 4 || len(p.Failed) != 1 || !errors.Is(p.Failed[2], store.ErrRefused) {
+			t.Fatalf("Put = %v; want the entry at 2 refused", err)
+		}
+		for i := range 4 {
+			if entryErr := store.EntryError(err, i); (entryErr != nil) != (i == 2) {
+				t.Errorf("of the entry at %d: %v", i, entryErr)
+			}
+		}
+		want(t, s, n, "a")
+		want(t, s, third, "")
+		want(t, s, other, "b")
+	})
 	t.Run("a deleted answer stays out, a newer one comes in", func(t *testing.T) {
 		s, _ := open(t)
 		put(t, s, "five", at(5), time.Hour)
