@@ -279,7 +279,7 @@ func TestSeries_RedisComesAndGoes(t *testing.T) {
 // number, and the metrics say so too.
 func TestSeries_VisitsAvoided(t *testing.T) {
 	const numbers, clients = 10_000, 16
-	requests := long(600, 10_000)
+	requests := long(300, 10_000)
 	f := startFleet(t, 2, 2, 2, "SUNAT_SLOTS=4")
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
