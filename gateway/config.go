@@ -14,6 +14,8 @@ type Config struct {
 	L1TTL          time.Duration `env:"L1_TTL" envDefault:"10m" help:"how long an answer lives in this process's memory"`
 	MemoryBytes    service.Bytes `env:"CACHE_MEMORY_BYTES" envDefault:"64MiB" help:"bound of this process's memory cache"`
 	AdminToken     string        `env:"ADMIN_TOKEN" secret:"true" help:"token of the admin routes; without one they are refused"`
+	StaleAfter     time.Duration `env:"STALE_AFTER" envDefault:"10s" help:"how long a visit may take before the last answer is served instead, stale though it be; 0 = any time"`
+	RefreshAt      float64       `env:"CACHE_REFRESH_AT" envDefault:"0.9" help:"share of a record's life after which a lookup has it refreshed behind; 0 = never"`
 	service.Lifetimes
 }
 
@@ -26,6 +28,8 @@ func (c Config) Check() error {
 		return errors.New("MAX_PENDING: at least 1")
 	case c.L1TTL <= 0:
 		return errors.New("L1_TTL: more than 0")
+	case c.RefreshAt < 0 || c.RefreshAt >= 1:
+		return errors.New("CACHE_REFRESH_AT: from 0 to less than 1")
 	case c.MemoryBytes <= 0:
 		return errors.New("CACHE_MEMORY_BYTES: more than 0")
 	}

@@ -120,11 +120,12 @@ func (w *web) record(c *fiber.Ctx) error {
 		return err
 	}
 	start := w.now()
-	f, ok := w.lookups.memory(n)
-	if ok && f.found {
+	wish := parseWish(c.Get(fiber.HeaderCacheControl))
+	f, ok := w.lookups.memory(n, wish)
+	if ok && f.found && f.layer == layerMemory {
 		w.metrics.hits.Observe(w.now().Sub(start).Seconds())
 	} else {
-		if f, err = w.lookups.lookup(c.UserContext(), n, trace(c)); err != nil {
+		if f, err = w.lookups.lookup(c.UserContext(), n, trace(c), wish); err != nil {
 			return &numbered{ruc: n, err: err, logged: true}
 		}
 	}
@@ -139,7 +140,11 @@ func (w *web) send(c *fiber.Ctx, f found) error {
 	h := &c.Response().Header
 	h.Set(fiber.HeaderETag, f.etag)
 	h.Set(fiber.HeaderAge, strconv.FormatInt(int64(f.fresh.Age/time.Second), 10))
-	h.Set(fiber.HeaderCacheControl, "private, max-age="+strconv.FormatInt(int64(f.fresh.Lifetime/time.Second), 10))
+	lifetime := f.fresh.Lifetime
+	if f.fresh.State != ruc.Fresh {
+		lifetime = 0
+	}
+	h.Set(fiber.HeaderCacheControl, "private, max-age="+strconv.FormatInt(int64(lifetime/time.Second), 10))
 	h.Set(fiber.HeaderLastModified, f.modified)
 	h.Set("Cache-Status", cacheStatus(f))
 	if f.found && matches(c.Get(fiber.HeaderIfNoneMatch), f.etag) {
@@ -157,11 +162,13 @@ func (w *web) send(c *fiber.Ctx, f found) error {
 
 // cacheStatus says in the words of RFC 9211 how the answer was come by.
 func cacheStatus(f found) string {
-	switch f.layer {
-	case layerVisit:
+	switch {
+	case f.layer == layerVisit:
 		return cacheName + "; fwd=miss; stored"
-	case layerJoined:
+	case f.layer == layerJoined:
 		return cacheName + "; fwd=miss; stored; collapsed"
+	case f.layer == layerStale && f.begun:
+		return cacheName + "; fwd=stale; detail=stale"
 	default:
 		return cacheName + "; hit; ttl=" + strconv.FormatInt(int64(f.fresh.Left/time.Second), 10) + "; detail=" + string(f.layer)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/shared/ruc"
@@ -21,6 +22,8 @@ const (
 	layerMemory layer = "memory" // this process's L1
 	layerVisit  layer = "visit"  // SUNAT was asked for this lookup
 	layerJoined layer = "joined" // SUNAT was being asked for another lookup
+	layerStream layer = "stream" // the last event, still fresh: the store had lost it
+	layerStale  layer = "stale"  // the last event, no longer fresh: SUNAT could not be asked
 )
 
 // found is what a lookup brings: an answer, found or not, and how old it is.
@@ -28,6 +31,7 @@ type found struct {
 	*held
 	layer layer
 	fresh ruc.Freshness
+	begun bool // a visit was begun and goes on behind
 }
 
 // answers is the store as the gateway uses it.
@@ -44,33 +48,43 @@ type lookups struct {
 	l1      *l1
 	store   answers
 	resolve *resolver
+	refresh *refresher
+	nc      *nats.Conn // for the last event, where nothing else is to be had
 	policy  ruc.Policy
 	timeout time.Duration
-	now     func() time.Time
-	metrics *metrics
-	log     zerolog.Logger
+	// staleAfter is how long a lookup waits for a visit before the last answer, stale
+	// though it be, is served; 0 = as long as the visit takes.
+	staleAfter time.Duration
+	now        func() time.Time
+	metrics    *metrics
+	log        zerolog.Logger
 }
 
-// memory returns a fresh answer of the L1. It is the whole hit path: no context,
-// no I/O, no allocation but the result.
-func (l *lookups) memory(n ruc.Number) (found, bool) {
+// memory returns an answer of the L1 that will do. It is the whole hit path: no
+// context, no I/O, no allocation but the result.
+func (l *lookups) memory(n ruc.Number, w wish) (found, bool) {
 	h, ok := l.l1.get(n)
 	if !ok {
 		return found{}, false
 	}
 	f := l.policy.Freshness(h.found, h.obtained, l.now())
-	if f.State != ruc.Fresh {
+	if !w.takes(f) {
 		return found{}, false
 	}
-	return found{h, layerMemory, f}, true
+	hit := found{held: h, layer: layerMemory, fresh: f}
+	if f.State == ruc.Stale {
+		hit.layer = layerStale
+	}
+	l.refresh.consider(n, hit)
+	return hit, true
 }
 
 // lookup answers a caller who waits at most until ctx's deadline, and never
 // longer than REQUEST_TIMEOUT. Errors are *ruc.Error. Whatever is no hit of the memory
 // leaves one line in the log.
-func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace) (found, error) {
+func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace, w wish) (found, error) {
 	start := l.now()
-	f, err := l.find(ctx, n, t)
+	f, err := l.find(ctx, n, t, w)
 	took := l.now().Sub(start)
 	line := l.log.Info()
 	switch code := ruc.CodeOf(err); {
@@ -91,29 +105,111 @@ func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace) (found
 	return f, err
 }
 
-func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace) (found, error) {
-	if f, ok := l.memory(n); ok {
+func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish) (found, error) {
+	if f, ok := l.memory(n, w); ok {
 		return f, nil
 	}
-	if f, ok := l.stored(ctx, n); ok {
+	if f, ok := l.stored(ctx, n, w); ok {
 		return f, nil
+	}
+	if w.heldOnly || w.maxStale > 0 {
+		if f, ok := l.last(n); ok && w.takes(f.fresh) {
+			return f, nil
+		}
+	}
+	if w.heldOnly {
+		return found{}, &ruc.Error{Code: ruc.NotHeld}
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	h, joined, err := l.resolve.resolve(ctx, n, t)
+	f, err := l.visit(ctx, n, t, w)
+	switch ruc.CodeOf(err) {
+	case ruc.Unavailable, ruc.Blocked, ruc.Overloaded, ruc.Timeout:
+		// SUNAT could not be asked; what it said before may do.
+		if last, ok := l.last(n); ok && w.settlesFor(last.fresh) {
+			return last, nil
+		}
+	}
+	return f, err
+}
+
+// visit has SUNAT asked. When that takes longer than STALE_AFTER and there is an answer
+// from before, that one is returned, and the visit goes on.
+func (l *lookups) visit(ctx context.Context, n ruc.Number, t wire.Trace, w wish) (found, error) {
+	p, err := l.resolve.enter(n, t, w.strict())
 	if err != nil {
 		return found{}, err
 	}
-	f := found{h, layerVisit, l.policy.Freshness(h.found, h.obtained, l.now())}
-	if joined {
-		f.layer = layerJoined
+	defer p.leave()
+	joined := p.joined
+	h, err := l.waitOrLast(ctx, p, n, w)
+	if err != nil {
+		return found{}, err
 	}
-	return f, nil
+	if h.layer != "" {
+		return h, nil
+	}
+	h.fresh, h.layer = l.policy.Freshness(h.found, h.obtained, l.now()), layerVisit
+	if joined {
+		h.layer = layerJoined
+	}
+	return h, nil
 }
 
-// stored returns a fresh answer of the store and fills the L1 with it. A store
+// waitOrLast returns the flight's answer, without a layer, or the last one with its own.
+func (l *lookups) waitOrLast(ctx context.Context, p *place, n ruc.Number, w wish) (found, error) {
+	if l.staleAfter > 0 && !w.strict() {
+		early, cancel := context.WithTimeout(ctx, l.staleAfter)
+		defer cancel()
+		h, err := p.wait(early)
+		if early.Err() == nil || ctx.Err() != nil || ruc.CodeOf(err) != ruc.Timeout {
+			return found{held: h}, err
+		}
+		if last, ok := l.last(n); ok && w.settlesFor(last.fresh) {
+			last.begun = true
+			return last, nil
+		}
+	}
+	h, err := p.wait(ctx)
+	return found{held: h}, err
+}
+
+// lastTimeout bounds the question for the last event, which takes 0.1 ms as a rule.
+const lastTimeout = 250 * time.Millisecond
+
+// last returns the last answer that the stream of events holds, if it has not expired.
+// It has a time of its own, for that of the lookup may be over.
+func (l *lookups) last(n ruc.Number) (found, bool) {
+	if !l.nc.IsConnected() {
+		return found{}, false // the question would wait in a buffer
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lastTimeout)
+	defer cancel()
+	e, ok, err := wire.NewestAnswer(ctx, l.nc, n)
+	if err != nil {
+		l.log.Warn().Err(err).Str("ruc", n.Masked()).Msg("the last event could not be read")
+	}
+	if err != nil || !ok {
+		return found{}, false
+	}
+	h, err := newHeld(e.Body, e.Prefix, e.Seq)
+	if err != nil {
+		l.log.Warn().Err(err).Str("ruc", n.Masked()).Msg("an event could not be read")
+		return found{}, false
+	}
+	f := found{held: h, layer: layerStream, fresh: l.policy.Freshness(h.found, h.obtained, l.now())}
+	if f.fresh.State == ruc.Stale {
+		f.layer = layerStale
+	}
+	return f, f.fresh.State != ruc.Expired
+}
+
+// stored returns an answer of the store that will do and fills the L1 with it. A store
 // that fails or is slow costs its budget and a log line, never the lookup.
-func (l *lookups) stored(ctx context.Context, n ruc.Number) (found, bool) {
+func (l *lookups) stored(ctx context.Context, n ruc.Number, w wish) (found, bool) {
+	if w.anew {
+		return found{}, false
+	}
 	mark := l.l1.dropped()
 	value, ok, err := l.store.Get(ctx, n)
 	if err != nil {
@@ -144,5 +240,7 @@ func (l *lookups) stored(ctx context.Context, n ruc.Number) (found, bool) {
 		return found{}, false
 	}
 	l.l1.fill(n, h, mark)
-	return found{h, layer(l.store.Kind()), f}, true
+	hit := found{held: h, layer: layer(l.store.Kind()), fresh: f}
+	l.refresh.consider(n, hit)
+	return hit, w.takes(f)
 }

@@ -43,7 +43,7 @@ func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 			return nil, err
 		}
 	}
-	for _, l := range []layer{layerMemory, layerVisit, layerJoined, layer(kind)} {
+	for _, l := range []layer{layerMemory, layerVisit, layerJoined, layerStream, layerStale, layer(kind)} {
 		m.answers[l] = [2]prometheus.Observer{
 			m.lookups.WithLabelValues(string(l), string(ruc.NotFound)), m.lookups.WithLabelValues(string(l), outcomeFound),
 		}

@@ -55,33 +55,66 @@ type flight struct {
 	ended  chan struct{}
 	cancel context.CancelFunc
 	again  chan struct{} // ask now: the connection is back
+	after  uint64        // an event must be newer than this to end the flight
 	held   *held         // valid once ended is closed and err is nil
 	err    error
 }
 
-// resolve waits for n's answer. joined says that another lookup had asked before.
-// Errors: ruc.Timeout, ruc.Overloaded, ruc.Unavailable, and what the scraper says.
-func (r *resolver) resolve(ctx context.Context, n ruc.Number, t wire.Trace) (h *held, joined bool, err error) {
-	for {
-		fl, joined, err := r.join(n, t)
-		if err != nil {
-			return nil, joined, err
-		}
-		select {
-		case <-fl.ended:
-		case <-ctx.Done():
-			r.part()
-			if r.ctx.Err() != nil {
-				return nil, joined, &ruc.Error{Code: ruc.Unavailable, Err: r.ctx.Err()}
-			}
-			return nil, joined, &ruc.Error{Code: ruc.Timeout, Err: ctx.Err()}
-		}
-		r.part()
-		if joined && ruc.CodeOf(fl.err) == ruc.Timeout && ctx.Err() == nil {
-			continue // the flight was older than this caller, who may still wait
-		}
-		return fl.held, joined, fl.err
+// place is one lookup's share in a flight.
+type place struct {
+	r      *resolver
+	n      ruc.Number
+	trace  wire.Trace
+	anew   bool
+	flight *flight
+	joined bool // another lookup had asked before
+}
+
+// enter joins n's flight or begins one; anew means that what the memory holds will not
+// do. The caller leaves when done. Errors: ruc.Overloaded, ruc.Unavailable.
+func (r *resolver) enter(n ruc.Number, t wire.Trace, anew bool) (*place, error) {
+	fl, joined, err := r.join(n, t, anew)
+	if err != nil {
+		return nil, err
 	}
+	return &place{r: r, n: n, trace: t, anew: anew, flight: fl, joined: joined}, nil
+}
+
+// wait returns the flight's outcome, or ruc.Timeout when ctx ends before; it may be
+// called again then. Errors: ruc.Timeout, ruc.Overloaded, ruc.Unavailable, and what the
+// scraper says.
+func (p *place) wait(ctx context.Context) (*held, error) {
+	for {
+		select {
+		case <-p.flight.ended:
+		case <-ctx.Done():
+			if p.r.ctx.Err() != nil {
+				return nil, &ruc.Error{Code: ruc.Unavailable, Err: p.r.ctx.Err()}
+			}
+			return nil, &ruc.Error{Code: ruc.Timeout, Err: ctx.Err()}
+		}
+		if !p.joined || ruc.CodeOf(p.flight.err) != ruc.Timeout || ctx.Err() != nil {
+			return p.flight.held, p.flight.err
+		}
+		// The flight was older than this caller, who may still wait.
+		p.leave()
+		fl, joined, err := p.r.join(p.n, p.trace, p.anew)
+		p.flight, p.joined = fl, joined
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// leave gives the place up; the flight goes on without it.
+func (p *place) leave() {
+	if p.flight == nil {
+		return // it was given up when the flight ended
+	}
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	p.r.callers--
+	p.flight = nil
 }
 
 // pending returns how many numbers are being resolved.
@@ -91,13 +124,7 @@ func (r *resolver) pending() int {
 	return len(r.flights)
 }
 
-func (r *resolver) part() {
-	r.mu.Lock()
-	r.callers--
-	r.mu.Unlock()
-}
-
-func (r *resolver) join(n ruc.Number, t wire.Trace) (fl *flight, joined bool, err error) {
+func (r *resolver) join(n ruc.Number, t wire.Trace, anew bool) (fl *flight, joined bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.lost.IsZero() && r.now().Sub(r.lost) > natsPatience {
@@ -115,7 +142,8 @@ func (r *resolver) join(n ruc.Number, t wire.Trace) (fl *flight, joined bool, er
 	}
 	// A flight that ended after this caller had looked into the memory left its answer
 	// there, before it ended.
-	if h, ok := r.memory(n); ok {
+	h, ok := r.memory(n)
+	if ok && !anew {
 		r.callers++
 		fl = &flight{ended: make(chan struct{}), held: h}
 		close(fl.ended)
@@ -124,6 +152,9 @@ func (r *resolver) join(n ruc.Number, t wire.Trace) (fl *flight, joined bool, er
 	// The flight's context is not the first caller's: others may wait longer.
 	ctx, cancel := context.WithTimeout(r.ctx, r.timeout)
 	fl = &flight{ended: make(chan struct{}), cancel: cancel, again: make(chan struct{}, 1)}
+	if ok {
+		fl.after = h.seq
+	}
 	r.flights[n] = fl
 	r.callers++
 	r.wg.Add(1)
@@ -167,7 +198,7 @@ func (r *resolver) endHeard(n ruc.Number, h *held, err error) {
 	r.mu.Lock()
 	fl := r.flights[n]
 	r.mu.Unlock()
-	if fl != nil {
+	if fl != nil && (h == nil || h.seq > fl.after) {
 		r.end(n, fl, h, err)
 	}
 }

@@ -70,12 +70,15 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		nc: deps.NATS, now: deps.Now, timeout: cfg.RequestTimeout, max: cfg.MaxPending, log: deps.Log,
 		ctx: work, keep: memory.put, flights: map[ruc.Number]*flight{},
 	}
+	refresh := &refresher{
+		at: cfg.RefreshAt, wanted: make(chan ruc.Number), resolve: res, timeout: cfg.RequestTimeout, log: deps.Log,
+	}
 	look := &lookups{
-		l1: memory, store: deps.Store, resolve: res, policy: cfg.Policy(), timeout: cfg.RequestTimeout,
-		now: deps.Now, metrics: m, log: deps.Log,
+		l1: memory, store: deps.Store, resolve: res, refresh: refresh, nc: deps.NATS, policy: cfg.Policy(),
+		timeout: cfg.RequestTimeout, staleAfter: cfg.StaleAfter, now: deps.Now, metrics: m, log: deps.Log,
 	}
 	res.memory = func(n ruc.Number) (*held, bool) {
-		f, ok := look.memory(n)
+		f, ok := look.memory(n, wish{})
 		return f.held, ok
 	}
 	follow := &follower{l1: memory, resolve: res, metrics: m, log: deps.Log}
@@ -122,6 +125,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		fail(err)
 	})
 	wg.Go(func() { people.run(work, deps.NATS) })
+	wg.Go(func() { refresh.run(work) })
 	wg.Go(func() { watch(work, deps.NATS, res, follow) })
 	wg.Go(func() {
 		fail(service.ServeOps(work, deps.Ops, service.Ops{
@@ -258,7 +262,7 @@ func (s *natsSide) handle(req micro.Request) {
 		defer func() { <-s.slots }()
 		ctx, cancel := context.WithTimeout(s.ctx, wire.Wait(req.Headers().Get))
 		defer cancel()
-		f, err := s.lookups.lookup(ctx, n, t)
+		f, err := s.lookups.lookup(ctx, n, t, parseWish(req.Headers().Get(wire.HeaderCacheControl)))
 		if err != nil {
 			s.refuse(req, n, t, err)
 			return

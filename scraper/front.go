@@ -72,6 +72,7 @@ type resolveFlight struct {
 type hint struct {
 	event   *wire.Event
 	dropped string
+	err     error // nobody will visit
 }
 
 const hintBuffer = 8
@@ -143,6 +144,18 @@ func (f *front) wakeAll() {
 		select {
 		case fl.hints <- hint{}:
 		default:
+		}
+	}
+}
+
+// giveUp ends every flight with an error.
+func (f *front) giveUp(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, fl := range f.flights {
+		select {
+		case fl.hints <- hint{err: err}:
+		default: // it is awake; if it waits again, it is told again
 		}
 	}
 }
@@ -359,6 +372,8 @@ func (f *front) await(ctx context.Context, fl *resolveFlight, pause time.Duratio
 			return wire.Event{}, false, nil
 		case h := <-fl.hints:
 			switch {
+			case h.err != nil:
+				return wire.Event{}, false, h.err
 			case h.event == nil && h.dropped == droppedBlocked:
 				return wire.Event{}, false, &ruc.Error{Code: ruc.Blocked}
 			case h.event == nil:

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/scraper/browser"
+	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/wire"
 )
@@ -45,6 +46,10 @@ const (
 	// other scrapers get the requests.
 	downGrace = 2 * time.Second
 	downCheck = 250 * time.Millisecond
+	// forsakenCheck is how often a scraper without a tab looks whether anybody works
+	// on the queue, and forsakenAfter how often in a row nobody may.
+	forsakenCheck = time.Second
+	forsakenAfter = 2
 )
 
 // Run works until ctx ends, then finishes what it has in hand within
@@ -132,7 +137,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	answering, stopAnswering := context.WithCancel(rest)
 	defer stopAnswering()
 	context.AfterFunc(ctx, stopAnswering)
-	wg.Go(func() { fail(answer(answering, deps, fr, eng)) })
+	wg.Go(func() { fail(answer(answering, deps, fr, eng, consumer)) })
 	deps.Log.Info().Str("ops", service.Addr(deps.Ops)).Int("slots", cfg.Slots).Str("engine", cfg.Engine).Msg("scraper serves")
 
 	select {
@@ -237,7 +242,7 @@ func onReconnect(ctx context.Context, nc *nats.Conn, f func()) {
 
 // answer registers the front as a micro service, withdraws it while no tab has
 // been warm for downGrace, and takes it back when ctx ends.
-func answer(ctx context.Context, deps Deps, fr *front, eng engine) error {
+func answer(ctx context.Context, deps Deps, fr *front, eng engine, queue jetstream.Consumer) error {
 	check := time.NewTicker(downCheck)
 	defer check.Stop()
 	for ctx.Err() == nil {
@@ -266,11 +271,37 @@ func answer(ctx context.Context, deps Deps, fr *front, eng engine) error {
 		}
 		if ctx.Err() == nil {
 			deps.Log.Warn().Msg("no tab is ready; requests are left to other scrapers")
-			if eng.WaitReady(ctx) != nil {
+			if awaitTab(ctx, eng, fr, queue) != nil {
 				return nil
 			}
 			deps.Log.Info().Msg("a tab is ready again; requests are taken")
 		}
 	}
 	return nil
+}
+
+// awaitTab returns when a tab is warm. When nobody in the fleet works on the queue
+// meanwhile, who still waits for a job in it is told so: with SUNAT away no scraper has
+// a tab, and every job would wait for its caller's whole time.
+func awaitTab(ctx context.Context, eng engine, fr *front, queue jetstream.Consumer) error {
+	waiting, ready := context.WithCancel(ctx)
+	defer ready()
+	var wg sync.WaitGroup
+	var err error
+	wg.Go(func() {
+		defer ready()
+		err = eng.WaitReady(waiting)
+	})
+	for idle := 0; sleep(waiting, forsakenCheck) == nil; {
+		info, infoErr := queue.Info(waiting)
+		if infoErr != nil || info.NumAckPending > 0 || info.NumPending == 0 {
+			idle = 0
+			continue
+		}
+		if idle++; idle >= forsakenAfter {
+			fr.giveUp(&ruc.Error{Code: ruc.Unavailable, RetryAfter: retryAfter(ruc.Unavailable), Err: errors.New("no scraper has a tab")})
+		}
+	}
+	wg.Wait()
+	return err
 }

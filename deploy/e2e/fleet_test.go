@@ -142,13 +142,14 @@ func (p *process) stop(sig syscall.Signal) {
 // and a real Redis.
 type fleet struct {
 	*rig
-	redis    *storetest.RedisServer
-	nats     *process
-	natsArgs []string
-	environ  []string
-	gateways []*process
-	scrapers []*process
-	writers  []*process
+	redis     *storetest.RedisServer
+	closeSite func() // the replica answers nobody any more
+	nats      *process
+	natsArgs  []string
+	environ   []string
+	gateways  []*process
+	scrapers  []*process
+	writers   []*process
 }
 
 // newFleet starts what the services need and none of them.
@@ -158,8 +159,9 @@ func newFleet(t *testing.T, settings ...string) *fleet {
 	t.Setenv("TMPDIR", tmp)
 	site := replica.New(replica.Config{}, time.Now)
 	server := httptest.NewServer(site)
-	t.Cleanup(func() { site.Close(); server.Close() })
 	f := &fleet{rig: &rig{t: t, tmp: tmp}}
+	f.closeSite = sync.OnceFunc(func() { site.Close(); server.CloseClientConnections(); server.Close() })
+	t.Cleanup(f.closeSite)
 	// What Redis has acknowledged survives its end.
 	f.redis = storetest.StartRedis(t, "--appendonly", "yes", "--dir", t.TempDir())
 

@@ -15,6 +15,8 @@ const (
 	HeaderJob   = "Ruc-Job"   // stream sequence of the job that an event ends
 	HeaderSeq   = "Ruc-Seq"   // stream sequence of the event that a reply repeats
 
+	HeaderCacheControl = "Cache-Control" // of a request on ruc.lookup, as over HTTP
+
 	HeaderErrorCode = "Nats-Service-Error-Code" // HTTP status
 	HeaderError     = "Nats-Service-Error"      // ruc.Code
 
