@@ -108,7 +108,7 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 		return nil, fmt.Errorf("%s/%s: %w", wire.StreamEvents, wire.ConsumerCachewriter, err)
 	}
 	if err := wire.CheckSource(consumer.CachedInfo(), deps.Source); err != nil {
-		return nil, err
+		return nil, err // at start it is a mistake to be told; later it may pass
 	}
 	m, err := newMetrics(deps.Registry)
 	if err != nil {
@@ -118,7 +118,7 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 		return nil, err
 	}
 	return &writer{
-		js: js, consumer: consumer, epoch: wire.Epoch(consumer.CachedInfo()), store: deps.Store,
+		js: js, consumer: consumer, source: deps.Source, store: deps.Store,
 		policy: cfg.Policy(), now: deps.Now, clock: wire.NewClock(deps.Now), metrics: m, log: deps.Log,
 	}, nil
 }

@@ -37,6 +37,9 @@ const (
 	// may outlast the end of the process.
 	probeWait = 500 * time.Millisecond
 
+	// identifyTimeout bounds a question for the consumer.
+	identifyTimeout = 2 * time.Second
+
 	// minHold bounds how often the server is told that a batch is worked on.
 	minHold = 10 * time.Millisecond
 
@@ -48,6 +51,7 @@ const (
 type writer struct {
 	js       jetstream.JetStream
 	consumer jetstream.Consumer
+	source   string
 	epoch    int64 // the stream's birth; see store.Version
 	store    Store
 	policy   ruc.Policy
@@ -81,6 +85,9 @@ func (w *writer) run(ctx context.Context) {
 // away. Messages fetches ahead, which suits a writer: what it buffers is nobody
 // else's turn.
 func (w *writer) consume(ctx context.Context) error {
+	if err := w.identify(ctx); err != nil {
+		return err
+	}
 	events, err := w.consumer.Messages(jetstream.PullMaxMessages(batchMax), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return err
@@ -105,11 +112,31 @@ func (w *writer) consume(ctx context.Context) error {
 	}
 }
 
+// identify learns whose data the stream holds and when it was born. It may have been
+// deleted and made anew since the last pull: by the old birth, every answer of the new
+// stream would count as older than what is held, and be dropped.
+func (w *writer) identify(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
+	defer cancel()
+	info, err := w.consumer.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if err := wire.CheckSource(info, w.source); err != nil {
+		return err
+	}
+	w.epoch = wire.Epoch(info)
+	return nil
+}
+
 // awaitStore tries the store with one event after the other until it takes one or
 // has nothing to take. All others stay in the stream meanwhile, for a cachewriter
 // whose store is not away, and none is redelivered only because it waits here.
 func (w *writer) awaitStore(ctx context.Context) {
 	for pause := storeRetryMin; sleep(ctx, pause); pause = min(2*pause, storeRetryMax) {
+		if w.identify(ctx) != nil {
+			continue // NATS is away too
+		}
 		// Not bound to ctx: the server would give an event to a pull that was left
 		// and keep it from the others for the consumer's AckWait.
 		m, err := w.consumer.Next(jetstream.FetchMaxWait(probeWait))

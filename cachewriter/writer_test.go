@@ -142,6 +142,40 @@ func TestWriter_NewestStaysWhateverTheOrder(t *testing.T) {
 	}
 }
 
+// In a stream that was made anew sequences begin at 1, and what a running cachewriter
+// finds there is newer than all that it has stored.
+func TestWriter_TakesAStreamMadeAnewForNewer(t *testing.T) {
+	r := newRig(t)
+	answers, err := store.NewMemory(1<<20, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = answers.Close() })
+	deps := r.deps(answers)
+	r.run(deps)
+	for range 3 {
+		r.publish(foundAt(number, "ANTES", time.Now()))
+	}
+	r.settled()
+	info, err := r.state()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := wire.Epoch(info)
+	if err := r.js.DeleteStream(t.Context(), wire.StreamEvents); err != nil {
+		t.Fatal(err)
+	}
+	// A stream's birth counts in seconds.
+	eventually(t, "the second is over", func() bool { return time.Now().Unix() > old })
+	r.provision(patience)
+	newest := foundAt(number, "AHORA", time.Now())
+	r.publish(newest)
+	eventually(t, "the new stream's answer is stored", func() bool {
+		b, _, err := answers.Get(t.Context(), number)
+		return err == nil && string(b) == string(encode(t, newest))
+	})
+}
+
 func TestWriter_ContinuesWhereItStopped(t *testing.T) {
 	r := newRig(t)
 	before, after := &shelf{}, &shelf{}

@@ -24,7 +24,7 @@ type admin struct {
 	log         zerolog.Logger
 }
 
-const bearer = "Bearer "
+const scheme = "Bearer"
 
 // authorize lets a request with the token pass. The token is taken from the header
 // alone, which no other site can make a browser send.
@@ -32,10 +32,10 @@ func (a *admin) authorize(c *fiber.Ctx) error {
 	if a.token == "" {
 		return &ruc.Error{Code: ruc.Forbidden, Detail: "Las operaciones de administración están desactivadas: falta definir ADMIN_TOKEN en el servidor."}
 	}
-	given, ok := strings.CutPrefix(c.Get(fiber.HeaderAuthorization), bearer)
+	kind, given, _ := strings.Cut(c.Get(fiber.HeaderAuthorization), " ")
 	// Sums are of equal length, so that the time says nothing about the token's.
 	want, got := sha256.Sum256([]byte(a.token)), sha256.Sum256([]byte(given))
-	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 || !ok {
+	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 || !strings.EqualFold(kind, scheme) {
 		return &ruc.Error{Code: ruc.Unauthorized, Detail: "Falta el token de administración o no es el correcto. Envíelo en la cabecera Authorization: Bearer."}
 	}
 	return c.Next()
@@ -47,7 +47,7 @@ func (a *admin) forget(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	if err := a.invalidated.one(c.UserContext(), n); err != nil {
+	if err := a.invalidated.one(n); err != nil {
 		return &numbered{ruc: n, err: err}
 	}
 	a.log.Info().Str("ruc", n.Masked()).Str("req", requestID(c)).Msg("an answer was invalidated")
@@ -74,11 +74,13 @@ func (a *admin) forgetPattern(c *fiber.Ctx) error {
 	if p.Everything() && !in.Todo && !in.Simular {
 		return &ruc.Error{Code: ruc.BadBody, Detail: `El patrón * abarca todos los RUC. Si eso es lo que desea, agregue "todo":true.`}
 	}
-	count, err := a.invalidated.pattern(c.UserContext(), p, in.Simular)
+	count, err := a.invalidated.pattern(p, in.Simular)
 	if err != nil {
 		return err
 	}
-	a.log.Info().Int("count", count).Bool("dryRun", in.Simular).Str("req", requestID(c)).Msg("answers were invalidated by a pattern")
+	if !in.Simular {
+		a.log.Info().Str("pattern", p.Masked()).Int("count", count).Str("req", requestID(c)).Msg("answers were invalidated by a pattern")
+	}
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	return c.JSON(struct {
 		Claves int `json:"claves"`

@@ -19,14 +19,13 @@ import (
 
 // The bounds of a request.
 const (
-	maxBodyBytes    = 64 << 10
-	maxDrainBytes   = 8 << 20
-	drainQuiet      = 100 * time.Millisecond
-	drainTimeout    = 2 * time.Second
-	maxHeaderBytes  = 16 << 10
-	readTimeout     = 10 * time.Second
-	idleTimeout     = 2 * time.Minute
-	maxRequestIDLen = 128
+	maxBodyBytes   = 64 << 10
+	maxDrainBytes  = 8 << 20
+	drainQuiet     = 100 * time.Millisecond
+	drainTimeout   = 2 * time.Second
+	maxHeaderBytes = 16 << 10
+	readTimeout    = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
 	// maxServerConns bounds open connections of one process.
 	maxServerConns = 64 << 10
 )

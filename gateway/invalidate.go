@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,14 +30,15 @@ type eraser interface {
 // gateway. In this order, for a gateway that dropped its copy first could read it from
 // the store again.
 type invalidations struct {
+	ctx   context.Context // of all deletions: they end before the store is closed
 	store eraser
 	nc    *nats.Conn
 	l1    *l1
 }
 
 // one forgets n. Errors: ruc.Unavailable.
-func (i *invalidations) one(ctx context.Context, n ruc.Number) error {
-	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+func (i *invalidations) one(n ruc.Number) error {
+	ctx, cancel := context.WithTimeout(i.ctx, deleteTimeout)
 	defer cancel()
 	if err := i.store.Delete(ctx, n); err != nil {
 		return notDeleted(err)
@@ -46,16 +48,18 @@ func (i *invalidations) one(ctx context.Context, n ruc.Number) error {
 
 // pattern forgets every number that p matches, or only counts those in the store.
 // Errors: ruc.Unavailable.
-func (i *invalidations) pattern(ctx context.Context, p ruc.Pattern, dryRun bool) (count int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+func (i *invalidations) pattern(p ruc.Pattern, dryRun bool) (count int, err error) {
+	ctx, cancel := context.WithTimeout(i.ctx, deleteTimeout)
 	defer cancel()
-	if count, err = i.store.DeletePattern(ctx, p, dryRun); err != nil {
-		return count, notDeleted(err)
+	count, err = i.store.DeletePattern(ctx, p, dryRun)
+	if err != nil {
+		err = notDeleted(err)
 	}
-	if dryRun {
-		return count, nil
+	if dryRun || err != nil && count == 0 {
+		return count, err
 	}
-	return count, i.tell(ctx, wire.Invalidated{Pattern: p})
+	// Also after a part: what was deleted is forgotten everywhere.
+	return count, errors.Join(err, i.tell(ctx, wire.Invalidated{Pattern: p}))
 }
 
 // tell drops this process's copies and makes the others drop theirs.

@@ -262,6 +262,9 @@ func TestInvalidate_WantsTheToken(t *testing.T) {
 		})
 	}
 	r, _ := startWithStore(t)
+	if got := r.do(http.MethodDelete, "/v1/ruc/"+number.String(), "", "Authorization", "bearer "+adminToken); got.StatusCode != http.StatusNoContent {
+		t.Errorf("the scheme in small letters: %d", got.StatusCode)
+	}
 	if p := r.do(http.MethodDelete, "/v1/ruc/20123456789", "", authorized...).problem(t); p.Code != ruc.Invalid {
 		t.Errorf("a wrong number: %+v", p)
 	}

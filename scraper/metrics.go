@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rucflow/rucflow/scraper/browser"
+	"github.com/rucflow/rucflow/shared/wire"
 )
 
 // metrics of a scraper. Labels come from closed sets; no label holds a number.
@@ -104,11 +105,11 @@ func (m *metrics) observe() browser.Observe {
 // queueInterval is how often the queue's depth is asked for.
 const queueInterval = 5 * time.Second
 
-// followQueue shows the queue's depth until ctx ends. When it cannot be had the last
-// one stays.
-func (m *metrics) followQueue(ctx context.Context, consumer jetstream.Consumer) {
+// followQueue shows the queue's depth and learns the server's time until ctx ends, by
+// one question for both. When it is not answered the last ones stay.
+func (m *metrics) followQueue(ctx context.Context, consumer jetstream.Consumer, clock *wire.Clock) {
 	for {
-		if info, err := consumer.Info(ctx); err == nil {
+		if info, err := clock.Learn(ctx, consumer); err == nil {
 			m.waiting.Set(float64(info.NumPending))
 			m.inFlight.Set(float64(info.NumAckPending))
 		}

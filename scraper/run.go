@@ -112,8 +112,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		}
 	}
 	wg.Go(func() { fail(eng.Run(rest)) })
-	wg.Go(func() { clock.Follow(rest, consumer) })
-	wg.Go(func() { m.followQueue(rest, consumer) })
+	wg.Go(func() { m.followQueue(rest, consumer, clock) })
 	wg.Go(func() {
 		onReconnect(rest, deps.NATS, func() {
 			turns.reconnected()

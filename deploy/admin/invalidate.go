@@ -98,8 +98,10 @@ func (in Invalidation) ask(ctx context.Context, method string, to *url.URL, body
 		req.Header.Set("Content-Type", "application/json")
 	}
 	// The token goes to the address that was given and nowhere else.
-	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	defer client.CloseIdleConnections()
+	client := http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true}, // and no proxy that the environment names
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return err

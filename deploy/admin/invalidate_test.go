@@ -106,6 +106,16 @@ func TestInvalidate_SaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// The token is for the gateway, not for a proxy on the way.
+func TestInvalidate_UsesNoProxy(t *testing.T) {
+	proxy, asked := gateway(t, 204, "")
+	t.Setenv("HTTP_PROXY", proxy)
+	in := admin.Invalidation{Gateway: "http://gateway.invalid", Token: "t", Numbers: []string{"20131312955"}}
+	if err := admin.Invalidate(t.Context(), in, io.Discard); err == nil || len(*asked) > 0 {
+		t.Errorf("%v, the proxy was asked %q", err, *asked)
+	}
+}
+
 func TestProvision_SaysWhenNobodyAnswers(t *testing.T) {
 	cfg := admin.ProvisionConfig{NATS: service.NATSConfig{URL: "nats://127.0.0.1:1"}}
 	if err := admin.Provision(context.Background(), cfg, io.Discard); err == nil {

@@ -42,6 +42,16 @@ func MustParsePattern(s string) Pattern {
 // String returns the pattern in the form in which it is matched.
 func (p Pattern) String() string { return p.text }
 
+// Masked returns the pattern for logs: whole unless it could single out a natural
+// person, of which only the beginning is shown.
+func (p Pattern) Masked() string {
+	const telling = 6 // more digits than that are few people
+	if strings.HasPrefix(p.text, "20") || len(p.text)-strings.Count(p.text, "*") <= telling {
+		return p.text
+	}
+	return p.text[:2] + "…"
+}
+
 // Everything reports whether p selects every number by saying nothing about any.
 func (p Pattern) Everything() bool { return p.text == "*" }
 

@@ -24,6 +24,16 @@ func TestPattern_SelectsByDigitsAndAsterisks(t *testing.T) {
 	}
 }
 
+func TestPattern_MasksWhatSinglesOutAPerson(t *testing.T) {
+	for text, want := range map[string]string{
+		"*": "*", "10*": "10*", "2013131295*": "2013131295*", "10401234*": "10…", "*40123456*": "*4…", "104012*": "104012*",
+	} {
+		if got := MustParsePattern(text).Masked(); got != want {
+			t.Errorf("%s is shown as %s", text, got)
+		}
+	}
+}
+
 func TestParsePattern_RefusesEverythingElse(t *testing.T) {
 	for _, text := range []string{"", "abc", "2?1", "[0-9]*", "20 1*", `2\*`, "201313129555", strings.Repeat("1", 1<<10), "２*", "-1*", "٢٠*", "sunat:*", "2010 *"} {
 		if p, err := ParsePattern(text); CodeOf(err) != BadBody || p.Matches(MustParse("20131312955")) {

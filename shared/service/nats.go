@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -11,7 +12,7 @@ import (
 
 // NATSConfig says where NATS is and who we are there.
 type NATSConfig struct {
-	URL       string `env:"NATS_URL" envDefault:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas"`
+	URL       string `env:"NATS_URL" envDefault:"nats://127.0.0.1:4222" secret:"userinfo" help:"NATS servers, separated by commas"`
 	Creds     string `env:"NATS_CREDS" help:"path of a credentials file"`
 	NKey      string `env:"NATS_NKEY" help:"path of a file with an nkey seed"`
 	User      string `env:"NATS_USER" help:"user name"`
@@ -32,6 +33,9 @@ func NATSReady(nc *nats.Conn) func() error {
 		return nil
 	}
 }
+
+// personal finds the numbers of natural persons, which hold a national id.
+var personal = regexp.MustCompile(`\b(1[0-9])[0-9]{7}([0-9]{2})\b`)
 
 const (
 	reconnectWait   = 100 * time.Millisecond
@@ -64,7 +68,8 @@ func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Optio
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Info().Msg("the NATS connection is back") }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
-			e := log.Error().Err(err)
+			// A refused right is named with its subject, which may end with a number.
+			e := log.Error().Str("error", personal.ReplaceAllString(err.Error(), "$1*******$2"))
 			if s != nil {
 				e = e.Str("subject", s.Subject)
 			}

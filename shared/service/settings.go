@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,7 +73,8 @@ func ParseDuration(s string) (time.Duration, error) {
 //	Pace time.Duration `env:"SUNAT_PACE" envDefault:"1.1s" help:"time between two queries"`
 //
 // A field tagged secret:"true" is masked when printed and may be given as a file
-// by NAME_FILE. An empty value counts as absent, but for fields tagged
+// by NAME_FILE; of one tagged secret:"userinfo", addresses separated by commas, the
+// credentials are masked. An empty value counts as absent, but for fields tagged
 // empty:"keep", where it means "none".
 const (
 	tagName    = "env"
@@ -156,6 +158,7 @@ type field struct {
 	name, def, help string
 	goName          string
 	secret          bool
+	userinfo        bool // holds credentials in addresses
 	keepEmpty       bool
 	value           reflect.Value
 }
@@ -177,7 +180,7 @@ func fields(v reflect.Value) []field {
 			case name != "" && !slices.ContainsFunc(all, func(f field) bool { return f.name == name }):
 				all = append(all, field{
 					name: name, goName: sf.Name, def: sf.Tag.Get(tagDefault), help: sf.Tag.Get(tagHelp),
-					secret: sf.Tag.Get(tagSecret) == "true", keepEmpty: sf.Tag.Get(tagEmpty) == "keep", value: v.Field(i),
+					secret: sf.Tag.Get(tagSecret) == "true", userinfo: sf.Tag.Get(tagSecret) == "userinfo", keepEmpty: sf.Tag.Get(tagEmpty) == "keep", value: v.Field(i),
 				})
 			}
 		}
@@ -217,6 +220,11 @@ func Help(w io.Writer, cfg any) error {
 	return tw.Flush()
 }
 
+const masked = "********"
+
+// userinfo finds the credentials of an address, with or without its scheme.
+var userinfo = regexp.MustCompile(`(^|//|,)[^/@,]+@`)
+
 // Print writes the effective settings as NAME=value lines, secrets masked.
 func Print(w io.Writer, cfg any) error {
 	for _, f := range fields(reflect.ValueOf(cfg)) {
@@ -228,8 +236,11 @@ func Print(w io.Writer, cfg any) error {
 			}
 			value = string(b)
 		}
-		if f.secret && value != "" {
-			value = "********"
+		switch {
+		case f.secret && value != "":
+			value = masked
+		case f.userinfo:
+			value = userinfo.ReplaceAllString(value, "$1"+masked+"@")
 		}
 		if _, err := fmt.Fprintf(w, "%s=%s\n", f.name, value); err != nil {
 			return err

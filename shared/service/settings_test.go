@@ -88,3 +88,17 @@ func TestHelp_NamesEverySetting(t *testing.T) {
 		}
 	}
 }
+
+func TestPrint_MasksCredentialsInAddresses(t *testing.T) {
+	for url, want := range map[string]string{
+		"nats://bob:hunter2@h:4222":                   "nats://********@h:4222",
+		"nats://token@h:4222,tls://a:p@i:1, nats://j": "nats://********@h:4222,tls://********@i:1, nats://j",
+		"bob:hunter2@h:4222":                          "********@h:4222",
+		"nats://127.0.0.1:4222":                       "nats://127.0.0.1:4222",
+	} {
+		var out strings.Builder
+		if err := service.Print(&out, &service.NATSConfig{URL: url}); err != nil || !strings.Contains(out.String(), "NATS_URL="+want+"\n") {
+			t.Errorf("%s: %v: %s", url, err, out.String())
+		}
+	}
+}

@@ -86,7 +86,7 @@ func (f *File) Get(_ context.Context, n ruc.Number) (value []byte, ok bool, err 
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("store.File.Get: %w", err)
+		return nil, false, fmt.Errorf("store.File.Get: %w", nameless(err))
 	}
 	if !f.serves(h) {
 		return nil, false, nil
@@ -130,7 +130,7 @@ func (f *File) put(e Entry) error {
 	if info, statErr := os.Lstat(f.path(e.RUC)); statErr == nil && info.IsDir() {
 		return fmt.Errorf("%w: a folder stands in its place", ErrRefused)
 	}
-	return err
+	return nameless(err)
 }
 
 // Delete forgets the value of n. Answers not newer than it stay out.
@@ -140,7 +140,7 @@ func (f *File) Delete(_ context.Context, n ruc.Number) error {
 		return old, found
 	})
 	if err != nil {
-		return fmt.Errorf("store.File.Delete: %w", err)
+		return fmt.Errorf("store.File.Delete: %w", nameless(err))
 	}
 	return nil
 }
@@ -175,7 +175,7 @@ func (f *File) DeletePattern(ctx context.Context, pattern ruc.Pattern, dryRun bo
 		})
 	})
 	if err != nil {
-		return n, fmt.Errorf("store.File.DeletePattern: %w", err)
+		return n, fmt.Errorf("store.File.DeletePattern: %w", nameless(err))
 	}
 	return n, nil
 }
@@ -251,6 +251,26 @@ func encodeFile(h held) []byte {
 	return append(b, h.value...)
 }
 
+// nameless drops the path from an error of the file system. It ends with a number,
+// and a person's number does not belong in a log.
+func nameless(err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return fmt.Errorf("%s: %w", path.Op, path.Err)
+	case errors.As(err, &link):
+		return fmt.Errorf("%s: %w", link.Op, link.Err)
+	default:
+		return err
+	}
+}
+
+func damaged(path, how string) error {
+	n, _ := numberOf(filepath.Base(path)) // the zero Number of a foreign file has no text
+	return fmt.Errorf("the file of %s is damaged: %s", n.Masked(), how)
+}
+
 func readFile(path string) (held, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -258,7 +278,7 @@ func readFile(path string) (held, error) {
 	}
 	end := bytes.IndexByte(b[:min(len(b), maxHeadBytes)], '\n')
 	if end < 0 {
-		return held{}, fmt.Errorf("%s is damaged: no head line", filepath.Base(path))
+		return held{}, damaged(path, "no head line")
 	}
 	var (
 		h       held
@@ -267,10 +287,10 @@ func readFile(path string) (held, error) {
 		size    int
 	)
 	if _, err := fmt.Sscanf(string(b[:end]), "%s %d %d %d %d", &magic, &h.version.Epoch, &h.version.Seq, &expires, &size); err != nil || magic != fileMagic {
-		return held{}, fmt.Errorf("%s is damaged: head line", filepath.Base(path))
+		return held{}, damaged(path, "head line")
 	}
 	if h.value = b[end+1:]; len(h.value) != size {
-		return held{}, fmt.Errorf("%s is damaged: %d bytes, the head says %d", filepath.Base(path), len(h.value), size)
+		return held{}, damaged(path, fmt.Sprintf("%d bytes, the head says %d", len(h.value), size))
 	}
 	h.expires = time.UnixMilli(expires)
 	return h, nil
@@ -361,7 +381,7 @@ func (f *File) Sweep(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("store.File.Sweep: %w", err)
+		return fmt.Errorf("store.File.Sweep: %w", nameless(err))
 	}
 	if total > f.maxBytes {
 		slices.SortFunc(kept, func(a, b sweptFile) int { return a.expires.Compare(b.expires) })
@@ -370,7 +390,7 @@ func (f *File) Sweep(ctx context.Context) error {
 				break
 			}
 			if err := f.removeIf(k.path, func(held) bool { return true }); err != nil {
-				return fmt.Errorf("store.File.Sweep: %w", err)
+				return fmt.Errorf("store.File.Sweep: %w", nameless(err))
 			}
 			total -= k.size
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -222,4 +223,47 @@ func glob(t *testing.T, dir, pattern string) []string {
 		t.Fatalf("glob %s: %v, %d files", pattern, err, len(paths))
 	}
 	return paths
+}
+
+// Errors end in logs, where a person's number does not belong.
+func TestFile_ErrorsNameNoPerson(t *testing.T) {
+	dir := t.TempDir()
+	f, err := store.NewFile(dir, 1<<20, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	person := ruc.FromPrefix("1040123456")
+	entry := store.Entry{RUC: person, Value: []byte("a"), Version: store.Version{Seq: 1}, TTL: time.Hour}
+	if err := f.Put(t.Context(), []store.Entry{entry}); err != nil {
+		t.Fatal(err)
+	}
+	path := ""
+	err = filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		if strings.Contains(filepath.Base(p), person.String()) {
+			path = p
+		}
+		return err
+	})
+	if err != nil || path == "" {
+		t.Fatalf("no file of the number: %v", err)
+	}
+	for _, how := range []string{"damaged", "a folder"} {
+		err := os.WriteFile(path, []byte("x"), 0o600)
+		if how == "a folder" {
+			err = errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Join(path, "x"), 0o700))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, get := f.Get(t.Context(), person)
+		errs := []error{get, f.Put(t.Context(), []store.Entry{entry}), f.Delete(t.Context(), person), f.Sweep(t.Context())}
+		if get == nil {
+			t.Errorf("%s: it could be read", how)
+		}
+		for _, err := range errs {
+			if err != nil && strings.Contains(err.Error(), person.String()) {
+				t.Errorf("%s: %v", how, err)
+			}
+		}
+	}
 }

@@ -9,9 +9,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// clockInterval is how often a Clock asks the server for its time.
-const clockInterval = 30 * time.Second
-
 // Clock tells the NATS server's time. Ages of stored things are measured against
 // it: a machine whose own clock was five seconds off took every job for expired.
 // It is safe for concurrent use.
@@ -25,21 +22,6 @@ func NewClock(now func() time.Time) *Clock { return &Clock{now: now} }
 
 // Now returns the server's time as far as it is known.
 func (c *Clock) Now() time.Time { return c.now().Add(time.Duration(c.offset.Load())) }
-
-// Follow learns the server's time from the consumer's information until ctx ends.
-// A failed question leaves the offset as it is.
-func (c *Clock) Follow(ctx context.Context, consumer jetstream.Consumer) {
-	tick := time.NewTicker(clockInterval)
-	defer tick.Stop()
-	for {
-		_, _ = c.Learn(ctx, consumer) // the next question is asked anyway
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
 
 // Learn asks once for the consumer's information, takes the server's time from it
 // and returns it, for whoever wants to know more of it.

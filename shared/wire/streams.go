@@ -135,7 +135,11 @@ func CheckSource(info *jetstream.ConsumerInfo, source string) error {
 }
 
 func checkSource(what string, metadata map[string]string, source string) error {
-	if found := metadata[metaSource]; found != source {
+	found, marked := metadata[metaSource]
+	if !marked {
+		return fmt.Errorf("wire.CheckSource: %s does not say whose data it holds: `rucflow provision` marks it as %q's", what, source)
+	}
+	if found != source {
 		return fmt.Errorf("wire.CheckSource: %s holds data of source %q and this process works with %q: "+
 			"use another NATS server (or DATA_DIR), or delete the stream first", what, found, source)
 	}
@@ -287,7 +291,9 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) er
 			return fmt.Errorf("wire.Provisioner: reading %s: %w", want.Name, err)
 		}
 		found := s.CachedInfo().Config
-		if _, marked := want.Metadata[metaSource]; marked {
+		_, ours := want.Metadata[metaSource]
+		_, marked := found.Metadata[metaSource]
+		if ours && (marked || !p.Update) {
 			if err := checkSource(want.Name, found.Metadata, p.Source); err != nil {
 				return err
 			}
@@ -303,7 +309,7 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) er
 		if err := checkVersion(want.Name, found.Metadata); err != nil {
 			return err
 		}
-		if _, err := p.JS.UpdateStream(ctx, want); err != nil {
+		if _, err := p.JS.UpdateStream(ctx, updatedStream(found, want)); err != nil {
 			return fmt.Errorf("wire.Provisioner: updating %s: %w", want.Name, err)
 		}
 		p.changed(want.Name, diff)
@@ -340,17 +346,47 @@ func (p Provisioner) consumer(ctx context.Context, stream string, want jetstream
 	if err := checkVersion(name, found.Metadata); err != nil {
 		return err
 	}
-	if _, err := p.JS.UpdateConsumer(ctx, stream, want); err != nil {
+	if _, ours := want.Metadata[metaEpoch]; ours {
+		// Versions that were written with the epoch so far must not become newer ones.
+		want.Metadata[metaEpoch] = strconv.FormatInt(Epoch(c.CachedInfo()), 10)
+	}
+	if _, err := p.JS.UpdateConsumer(ctx, stream, updatedConsumer(found, want)); err != nil {
 		return fmt.Errorf("wire.Provisioner: updating %s: %w", name, err)
 	}
 	p.changed(name, diff)
 	return nil
 }
 
-func versioned(metadata map[string]string) map[string]string {
-	all := map[string]string{metaVersion: strconv.Itoa(settingsVersion)}
-	maps.Copy(all, metadata)
+// updatedStream is found with what streamDiff compares as it is wanted. All else, such
+// as the replicas, belongs to the operator.
+func updatedStream(found, want jetstream.StreamConfig) jetstream.StreamConfig {
+	next := found
+	next.Subjects = want.Subjects
+	next.MaxMsgs, next.MaxBytes, next.MaxAge, next.MaxMsgSize = want.MaxMsgs, want.MaxBytes, want.MaxAge, want.MaxMsgSize
+	next.MaxMsgsPerSubject, next.DiscardNewPerSubject = want.MaxMsgsPerSubject, want.DiscardNewPerSubject
+	next.Retention, next.Discard, next.Duplicates = want.Retention, want.Discard, want.Duplicates
+	next.AllowDirect, next.RePublish = want.AllowDirect, want.RePublish
+	next.Metadata = merged(found.Metadata, want.Metadata)
+	return next
+}
+
+// updatedConsumer is the same for consumers.
+func updatedConsumer(found, want jetstream.ConsumerConfig) jetstream.ConsumerConfig {
+	next := found
+	next.AckWait, next.MaxAckPending, next.MaxDeliver = want.AckWait, want.MaxAckPending, want.MaxDeliver
+	next.Metadata = merged(found.Metadata, want.Metadata)
+	return next
+}
+
+func merged(found, want map[string]string) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, found)
+	maps.Copy(all, want)
 	return all
+}
+
+func versioned(metadata map[string]string) map[string]string {
+	return merged(map[string]string{metaVersion: strconv.Itoa(settingsVersion)}, metadata)
 }
 
 // checkVersion keeps an older rucflow from undoing what a newer one has set.
@@ -399,6 +435,7 @@ func streamDiff(want, found jetstream.StreamConfig) []difference {
 		{"duplicate_window", want.Duplicates.String(), found.Duplicates.String()},
 		{"allow_direct", fmt.Sprint(want.AllowDirect), fmt.Sprint(found.AllowDirect)},
 		{"republish", fmt.Sprint(want.RePublish != nil), fmt.Sprint(found.RePublish != nil)},
+		{"fuente", want.Metadata[metaSource], found.Metadata[metaSource]},
 		{"version", want.Metadata[metaVersion], found.Metadata[metaVersion]},
 	})
 }

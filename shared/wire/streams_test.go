@@ -126,6 +126,72 @@ func TestProvision_TellsWhatItDidAndLeavesNewerSettings(t *testing.T) {
 	}
 }
 
+// What rucflow does not set is the operator's, and stays.
+func TestProvision_LeavesTheOperatorsSettings(t *testing.T) {
+	_, js := server(t)
+	p := wire.Provisioner{JS: js, Update: true}
+	if err := provision(t.Context(), p, 1, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), wire.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := s.CachedInfo().Config
+	theirs.Compression, theirs.AllowRollup, theirs.MaxAge, theirs.Description = jetstream.S2Compression, true, 50*24*time.Hour, "of the operator"
+	theirs.Metadata["owner"] = "somebody"
+	if _, err := js.UpdateStream(t.Context(), theirs); err != nil {
+		t.Fatal(err)
+	}
+	if err := provision(t.Context(), p, 1, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = js.Stream(t.Context(), wire.StreamEvents); err != nil {
+		t.Fatal(err)
+	}
+	got := s.CachedInfo().Config
+	if got.MaxAge != 45*24*time.Hour {
+		t.Errorf("max_age is still %v", got.MaxAge)
+	}
+	if got.Compression != jetstream.S2Compression || !got.AllowRollup || got.Metadata["owner"] != "somebody" || got.Description != "of the operator" {
+		t.Errorf("the operator's settings are gone: %+v", got)
+	}
+}
+
+// A consumer that was made by hand is refused by the services and marked by provision,
+// which leaves the epoch of what was written with it.
+func TestProvision_AdoptsWhatWasMadeByHand(t *testing.T) {
+	_, js := server(t)
+	if err := provision(t.Context(), wire.Provisioner{JS: js}, 1, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteConsumer(t.Context(), wire.StreamEvents, wire.ConsumerCachewriter); err != nil {
+		t.Fatal(err)
+	}
+	c, err := js.CreateConsumer(t.Context(), wire.StreamEvents, jetstream.ConsumerConfig{
+		Durable: wire.ConsumerCachewriter, AckPolicy: jetstream.AckExplicitPolicy, FilterSubjects: []string{"ruc.resolved.*"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := wire.Epoch(c.CachedInfo())
+	if err := wire.CheckSource(c.CachedInfo(), ruc.FuenteReplica); err == nil || !strings.Contains(err.Error(), "rucflow provision") {
+		t.Errorf("without a mark: %v", err)
+	}
+	if err := provision(t.Context(), wire.Provisioner{JS: js, Update: true}, 1, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = js.Consumer(t.Context(), wire.StreamEvents, wire.ConsumerCachewriter); err != nil {
+		t.Fatal(err)
+	}
+	if err := wire.CheckSource(c.CachedInfo(), ruc.FuenteReplica); err != nil {
+		t.Error(err)
+	}
+	if got := wire.Epoch(c.CachedInfo()); got != epoch {
+		t.Errorf("the epoch was %d and is %d", epoch, got)
+	}
+}
+
 func TestCheckSource_SeesItInTheConsumers(t *testing.T) {
 	_, js := server(t)
 	if err := provision(t.Context(), wire.Provisioner{JS: js}, 1, ruc.FuenteReplica); err != nil {
