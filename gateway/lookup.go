@@ -123,14 +123,19 @@ func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish) 
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	f, err := l.visit(ctx, n, t, w)
-	switch ruc.CodeOf(err) {
-	case ruc.Unavailable, ruc.Blocked, ruc.Overloaded, ruc.Timeout:
-		// SUNAT could not be asked; what it said before may do.
-		if last, ok := l.last(n); ok && w.settlesFor(last.fresh) {
-			return last, nil
-		}
+	if err == nil || !coverable(ruc.CodeOf(err)) {
+		return f, err
+	}
+	if last, ok := l.last(n); ok && w.settlesFor(last.fresh) {
+		return last, nil
 	}
 	return f, err
+}
+
+// coverable reports whether a failure means that SUNAT could not be asked, so that what
+// it said before may do. What it has just said is never covered up.
+func coverable(code ruc.Code) bool {
+	return code == ruc.Unavailable || code == ruc.Blocked || code == ruc.Overloaded || code == ruc.Timeout
 }
 
 // visit has SUNAT asked. When that takes longer than STALE_AFTER and there is an answer
