@@ -18,6 +18,9 @@ type health struct {
 	NATS     string `json:"nats"`   // connected, disconnected
 	Scrapers int    `json:"scrapers"`
 	Cache    string `json:"cache"` // redis, file, memory
+	SUNAT    string `json:"sunat"` // ok, paused
+	// PauseSeconds is what is left of the pause; present only while it lasts.
+	PauseSeconds int `json:"pauseSeconds,omitempty"`
 }
 
 const (

@@ -1,15 +1,18 @@
 package gateway_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/rucflow/rucflow/gateway"
 	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/wire"
 )
 
 const wrongFormat = "El formato del RUC no es válido. Debe tener 11 dígitos."
@@ -118,14 +121,56 @@ func TestHTTP_RequestID(t *testing.T) {
 
 func TestHTTP_Health(t *testing.T) {
 	r := start(t, func(_ *gateway.Config, d *gateway.Deps) { d.Store = noStore{} })
-	want := `{"status":"degraded","redis":"not configured","nats":"connected","scrapers":0,"cache":"memory"}`
+	want := `{"status":"degraded","redis":"not configured","nats":"connected","scrapers":0,"cache":"memory","sunat":"ok"}`
 	got := r.get("/health")
 	if diff := cmp.Diff(want, got.body); diff != "" || got.StatusCode != http.StatusOK || got.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%d %v (-want +got):\n%s", got.StatusCode, got.Header, diff)
 	}
 	r.scraper(func(req micro.Request, n ruc.Number) { r.resolves(req, n) })
-	want = `{"status":"healthy","redis":"not configured","nats":"connected","scrapers":1,"cache":"memory"}`
+	want = `{"status":"healthy","redis":"not configured","nats":"connected","scrapers":1,"cache":"memory","sunat":"ok"}`
 	eventually(t, want, func() bool { return r.get("/health").body == want })
+}
+
+func TestHTTP_HealthShowsThePause(t *testing.T) {
+	r := start(t)
+	r.scraper(func(req micro.Request, n ruc.Number) { r.resolves(req, n) })
+	healthy := `{"status":"healthy","redis":"not configured","nats":"connected","scrapers":1,"cache":"memory","sunat":"ok"}`
+	shows := func(want string) {
+		t.Helper()
+		eventually(t, want, func() bool {
+			got := r.get("/health")
+			return got.StatusCode == http.StatusOK && got.body == want
+		})
+	}
+	shows(healthy)
+	// The first scraper of a fleet may come after the gateway, and the bucket with it.
+	p := wire.Provisioner{JS: r.js, Warn: func(what, field, _, _ string) { t.Errorf("differs: %s %s", what, field) }}
+	if err := p.State(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	scraper := wire.NewPauseWatch(r.nc, r.js, wire.NewClock(time.Now), func(err error) { t.Errorf("reported: %v", err) })
+	s, won, err := scraper.Replace(t.Context(), 0, wire.Pause{For: time.Hour, N: 1})
+	if err != nil || !won {
+		t.Fatalf("%v, %v", won, err)
+	}
+	var got struct {
+		Status, SUNAT string
+		PauseSeconds  int
+	}
+	eventually(t, "the pause is seen", func() bool {
+		b := r.get("/health")
+		if err := json.Unmarshal([]byte(b.body), &got); err != nil || b.StatusCode != http.StatusOK {
+			t.Fatalf("%d %s: %v", b.StatusCode, b.body, err)
+		}
+		return got.SUNAT == "paused"
+	})
+	if got.Status != "degraded" || got.PauseSeconds < 3500 || got.PauseSeconds > 3600 {
+		t.Errorf("%+v", got)
+	}
+	if won, err := scraper.Clear(t.Context(), s.Revision); err != nil || !won {
+		t.Fatalf("%v, %v", won, err)
+	}
+	shows(healthy)
 }
 
 func TestHTTP_Ops(t *testing.T) {

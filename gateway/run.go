@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -88,6 +89,17 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	defer stopFollowing()
 	people := &census{}
+	js, err := jetstream.New(deps.NATS)
+	if err != nil {
+		return fmt.Errorf("gateway.Run: %w", err)
+	}
+	pause := wire.NewPauseWatch(deps.NATS, js, wire.NewClock(deps.Now), func(err error) {
+		if err != nil { // a gateway that starts before the first scraper finds no bucket
+			deps.Log.Info().Err(err).Msg("the fleet's pause cannot be read; /health does not show it")
+			return
+		}
+		deps.Log.Info().Msg("the fleet's pause can be read again")
+	})
 	if err := gauges(deps.Registry, memory, res, people, func() bool { return connected(deps.Store) }); err != nil {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
@@ -102,7 +114,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 			invalidated: &invalidations{ctx: work, store: deps.Store, nc: deps.NATS, l1: memory},
 		},
 		metrics: m, now: deps.Now, log: deps.Log,
-		health: func() health { return state(deps, people) },
+		health: func() health { return state(deps, people, pause.Current().Left) },
 	}
 	app := site.app(cfg.RequestTimeout + writeMargin)
 	bus := &natsSide{lookups: look, nc: deps.NATS, ctx: work, log: deps.Log, slots: make(chan struct{}, maxLookups)}
@@ -126,6 +138,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	})
 	wg.Go(func() { people.run(work, deps.NATS) })
 	wg.Go(func() { refresh.run(work) })
+	wg.Go(func() { pause.Run(work) })
 	wg.Go(func() { watch(work, deps.NATS, res, follow) })
 	wg.Go(func() {
 		fail(service.ServeOps(work, deps.Ops, service.Ops{
@@ -168,10 +181,14 @@ func connected(s Store) bool {
 	return !ok || r.Connected()
 }
 
-func state(deps Deps, people *census) health {
+func state(deps Deps, people *census, pause time.Duration) health {
 	h := health{
 		Status: "healthy", Redis: "not configured", NATS: "connected",
-		Scrapers: people.scrapers(), Cache: deps.Store.Kind(),
+		Scrapers: people.scrapers(), Cache: deps.Store.Kind(), SUNAT: "ok",
+	}
+	if pause > 0 {
+		h.SUNAT, h.Status = "paused", "degraded"
+		h.PauseSeconds = int((pause + time.Second - 1) / time.Second)
 	}
 	if _, ok := deps.Store.(remote); ok {
 		if h.Redis = "connected"; !connected(deps.Store) {

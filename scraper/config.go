@@ -8,6 +8,7 @@ import (
 	"github.com/rucflow/rucflow/scraper/browser"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
+	"github.com/rucflow/rucflow/shared/wire"
 )
 
 // Config is what a scraper is told by its environment.
@@ -17,6 +18,7 @@ type Config struct {
 	Slots          int           `env:"SUNAT_SLOTS" envDefault:"2" help:"warm tabs of this process"`
 	MaxConcurrent  int           `env:"SUNAT_MAX_CONCURRENT" envDefault:"1" help:"visits at one time in the whole fleet"`
 	Pace           time.Duration `env:"SUNAT_PACE" envDefault:"1.1s" help:"time between two queries of the whole fleet; 0 = off"`
+	Pause          time.Duration `env:"SUNAT_PAUSE" envDefault:"5m" help:"rest of the whole fleet after SUNAT refused, doubling to 1h; 0 = off"`
 	Attempts       int           `env:"SUNAT_ATTEMPTS" envDefault:"3" help:"tries of one visit, and deliveries of one job"`
 	AttemptTimeout time.Duration `env:"SUNAT_ATTEMPT_TIMEOUT" envDefault:"15s" help:"how long one try may take"`
 	Queue          int           `env:"SUNAT_QUEUE" envDefault:"64" help:"visits waiting in the whole fleet; one more is refused"`
@@ -39,6 +41,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("SUNAT_SLOTS: %d is not between 1 and %d", c.Slots, browser.MaxSlots)
 	case c.MaxConcurrent < 1:
 		return errors.New("SUNAT_MAX_CONCURRENT: at least 1")
+	case c.Pause < 0 || c.Pause > wire.MaxPause:
+		return fmt.Errorf("SUNAT_PAUSE: %v is not between 0 and %v", c.Pause, wire.MaxPause)
 	case c.Attempts < 1:
 		return errors.New("SUNAT_ATTEMPTS: at least 1")
 	case c.AttemptTimeout <= 0:

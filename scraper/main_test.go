@@ -159,6 +159,7 @@ type rig struct {
 	js   jetstream.JetStream
 	cfg  Config
 	wait time.Duration // ShutdownTimeout
+	bare bool          // scrapers do not provision
 }
 
 // newRig starts a server with the streams of a fleet set by cfg, which change alters.
@@ -215,9 +216,14 @@ func (r *rig) connect(role string) *nats.Conn {
 // calls too, ends it.
 func (r *rig) run(e *fakeEngine) (stop func()) {
 	r.t.Helper()
+	return r.runOn(r.connect("scraper"), prometheus.NewRegistry(), e)
+}
+
+func (r *rig) runOn(nc *nats.Conn, reg *prometheus.Registry, e *fakeEngine) (stop func()) {
+	r.t.Helper()
 	deps := Deps{
-		NATS: r.connect("scraper"), Log: zerolog.Nop(), Now: time.Now, Registry: prometheus.NewRegistry(),
-		Provision: true, ShutdownTimeout: r.wait, engine: e,
+		NATS: nc, Log: zerolog.Nop(), Now: time.Now, Registry: reg,
+		Provision: !r.bare, ShutdownTimeout: r.wait, engine: e,
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -403,13 +409,18 @@ func (r *rig) take(stream, consumer string) jetstream.Msg {
 // ackWait changes how long the server waits for a slot that does not answer.
 func (r *rig) ackWait(d time.Duration) {
 	r.t.Helper()
-	c, err := r.js.Consumer(r.t.Context(), wire.StreamVisits, wire.ConsumerSlots)
+	r.ackWaitOf(wire.StreamVisits, wire.ConsumerSlots, d)
+}
+
+func (r *rig) ackWaitOf(stream, consumer string, d time.Duration) {
+	r.t.Helper()
+	c, err := r.js.Consumer(r.t.Context(), stream, consumer)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	cfg := c.CachedInfo().Config
 	cfg.AckWait = d
-	if _, err := r.js.UpdateConsumer(r.t.Context(), wire.StreamVisits, cfg); err != nil {
+	if _, err := r.js.UpdateConsumer(r.t.Context(), stream, cfg); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -17,6 +17,7 @@ type metrics struct {
 	avoided   map[string]prometheus.Counter
 	published map[string]prometheus.Counter
 	labels    prometheus.Counter
+	pauses    prometheus.Counter
 	wait      prometheus.Observer
 	waiting   prometheus.Gauge // jobs of the whole fleet
 	inFlight  prometheus.Gauge
@@ -57,6 +58,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "ruc_page_unknown_labels_total",
 			Help: "Labels on SUNAT's page that the parser does not know.",
 		})
+		pauses = prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ruc_pauses_total",
+			Help: "Pauses of the fleet that a visit of this process began or lengthened.",
+		})
 		wait = prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "ruc_queue_wait_seconds",
 			Help:    "Time from a job's storing to its first taking.",
@@ -67,13 +72,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		browsers = counters("ruc_browser_starts_total", "Chromium's starts, by cause: first, lost, frozen, unstable, worn.", "cause")
 		tabs     = counters("ruc_tabs_discarded_total", "Tabs given up, by cause.", "cause")
 	)
-	for _, c := range []prometheus.Collector{visits, avoided, published, labels, wait, queue, slots, browsers, tabs} {
+	for _, c := range []prometheus.Collector{visits, avoided, published, labels, pauses, wait, queue, slots, browsers, tabs} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	m := &metrics{
-		visits: visits, labels: labels, wait: wait, browsers: browsers, tabs: tabs,
+		visits: visits, labels: labels, pauses: pauses, wait: wait, browsers: browsers, tabs: tabs,
 		waiting: queue.WithLabelValues("waiting"), inFlight: queue.WithLabelValues("in_flight"),
 		avoided: map[string]prometheus.Counter{}, published: map[string]prometheus.Counter{}, slots: map[string]prometheus.Gauge{},
 	}
@@ -87,6 +92,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		m.slots[state] = slots.WithLabelValues(state)
 	}
 	return m, nil
+}
+
+// showPause shows what is left of the fleet's pause.
+func showPause(reg prometheus.Registerer, p *pause) error {
+	return reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ruc_pause_seconds_left",
+		Help: "What is left of the fleet's pause after SUNAT refused, seen from here; 0 = visits are made.",
+	}, func() float64 { return p.left().Seconds() }))
 }
 
 // observe tells what happens in the browser.

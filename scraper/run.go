@@ -94,14 +94,24 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	defer stopPulling()
 
 	clock := wire.NewClock(deps.Now)
-	fr := newFront(work, deps.NATS, js, clock, deps.Now, deps.Log)
+	ps := newPause(cfg, wire.NewPauseWatch(deps.NATS, js, clock, func(err error) {
+		if err != nil {
+			deps.Log.Warn().Err(err).Msg("the fleet's pause cannot be read; visits go on without")
+			return
+		}
+		deps.Log.Info().Msg("the fleet's pause can be read again")
+	}), turns.pace, m.pauses.Inc, deps.Log)
+	if err := showPause(deps.Registry, ps); err != nil {
+		return fmt.Errorf("scraper.Run: %w", err)
+	}
+	fr := newFront(work, deps.NATS, js, clock, ps, deps.Now, deps.Log)
 	stopListening, err := fr.listen()
 	if err != nil {
 		return err
 	}
 	defer stopListening()
 	sl := &slots{
-		cfg: cfg, nc: deps.NATS, js: js, consumer: consumer, engine: eng, turns: turns,
+		cfg: cfg, nc: deps.NATS, js: js, consumer: consumer, engine: eng, turns: turns, pause: ps,
 		clock: clock, now: deps.Now, source: cfg.Source(), metrics: m, log: deps.Log,
 	}
 
@@ -113,6 +123,8 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	wg.Go(func() { fail(eng.Run(rest)) })
 	wg.Go(func() { m.followQueue(rest, consumer, clock) })
+	wg.Go(func() { ps.run(rest) })
+	ps.read(ctx) // a scraper that starts in a pause keeps it
 	wg.Go(func() {
 		onReconnect(rest, deps.NATS, func() {
 			turns.reconnected()
@@ -207,6 +219,9 @@ func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Dep
 	if err := p.Events(ctx, cfg.EventsMaxAge); err != nil {
 		return err
 	}
+	if err := p.State(ctx); err != nil {
+		return err
+	}
 	return p.Visits(ctx, cfg.Queue, cfg.MaxConcurrent, cfg.Pace)
 }
 
@@ -298,7 +313,7 @@ func awaitTab(ctx context.Context, eng engine, fr *front, queue jetstream.Consum
 			continue
 		}
 		if idle++; idle >= forsakenAfter {
-			fr.giveUp(&ruc.Error{Code: ruc.Unavailable, RetryAfter: retryAfter(ruc.Unavailable), Err: errors.New("no scraper has a tab")})
+			fr.giveUp(&ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: errors.New("no scraper has a tab")})
 		}
 	}
 	wg.Wait()

@@ -121,6 +121,7 @@ func TestConfig_CheckNamesTheVariable(t *testing.T) {
 		"SUNAT_ENGINE":          func(c *Config) { c.Engine = "lynx" },
 		"SUNAT_SLOTS":           func(c *Config) { c.Slots = 0 },
 		"SUNAT_MAX_CONCURRENT":  func(c *Config) { c.MaxConcurrent = 0 },
+		"SUNAT_PAUSE":           func(c *Config) { c.Pause = 2 * time.Hour },
 		"SUNAT_ATTEMPTS":        func(c *Config) { c.Attempts = 0 },
 		"SUNAT_ATTEMPT_TIMEOUT": func(c *Config) { c.AttemptTimeout = 0 },
 		"SUNAT_QUEUE":           func(c *Config) { c.Queue = 0 },

@@ -44,6 +44,7 @@ type slots struct {
 	consumer jetstream.Consumer // RUC_VISITS/slots
 	engine   engine
 	turns    *turns
+	pause    *pause
 	clock    *wire.Clock
 	now      func() time.Time
 	source   string // whose data: sunat, replica
@@ -60,6 +61,8 @@ const (
 	// storeRetryMax bounds the pause between two tries to store an event.
 	storeRetryMin, storeRetryMax = 100 * time.Millisecond, 2 * time.Second
 	ackTimeout                   = 2 * time.Second
+	// unavailableRetry is when it makes sense to ask again after SUNAT could not be.
+	unavailableRetry = 30 * time.Second
 	// giveBackDelay is when a job that a stopping scraper had in hand is given out
 	// again. At once, it could go to another slot of that same scraper, whose pull
 	// the server does not yet know to be over, and be stuck for AckWait.
@@ -169,10 +172,22 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 	if j.deliveries == 1 {
 		s.metrics.wait.Observe(max(0, s.clock.Now().Sub(j.Time)).Seconds())
 	}
+	leave, err := s.pause.enter(ctx)
+	if err != nil {
+		s.drop(ctx, j, droppedBlocked)
+		return
+	}
 	start := s.now()
-	answer, attempts, err := s.visit(ctx, log, j)
-	if errors.Is(err, errStored) {
+	answer, attempts, err := s.visit(ctx, log, j, &leave)
+	// Before the event is stored and the place in the queue free, so that the next
+	// slot finds the pause.
+	s.pause.ended(ctx, leave, err)
+	switch {
+	case errors.Is(err, errStored):
 		s.drop(ctx, j, droppedStored)
+		return
+	case errors.Is(err, errPaused):
+		s.drop(ctx, j, droppedBlocked)
 		return
 	}
 	if ctx.Err() != nil {
@@ -257,12 +272,12 @@ func (s *slots) settle(err error) {
 var errStored = errors.New("a newer event is stored")
 
 // visit tries until there is an answer or the cause forbids another try. attempts
-// counts the tries that reached SUNAT or tried to.
-func (s *slots) visit(ctx context.Context, log zerolog.Logger, j job) (answer ruc.Answer, attempts int, err error) {
+// counts the tries that reached SUNAT or tried to. leave is renewed by each of them.
+func (s *slots) visit(ctx context.Context, log zerolog.Logger, j job, leave *pass) (answer ruc.Answer, attempts int, err error) {
 	mute := 0 // resets and silent timeouts in a row
 	for attempts = 1; ; attempts++ {
-		answer, err = s.attempt(ctx, j)
-		if err == nil || errors.Is(err, errStored) || ctx.Err() != nil {
+		answer, err = s.attempt(ctx, j, leave)
+		if err == nil || errors.Is(err, errStored) || errors.Is(err, errPaused) || ctx.Err() != nil {
 			return answer, attempts, err
 		}
 		var v *sunat.VisitError
@@ -321,7 +336,7 @@ func codeOf(err error) ruc.Code {
 }
 
 // attempt makes one try: the turn, a last look, the page, its parse.
-func (s *slots) attempt(ctx context.Context, j job) (ruc.Answer, error) {
+func (s *slots) attempt(ctx context.Context, j job, leave *pass) (ruc.Answer, error) {
 	page, err := s.engine.Visit(ctx, j.ruc, func(ctx context.Context) (func(), error) {
 		give, err := s.turns.take(ctx)
 		if err != nil {
@@ -337,6 +352,12 @@ func (s *slots) attempt(ctx context.Context, j job) (ruc.Answer, error) {
 			give()
 			return nil, errStored
 		}
+		renewed, err := s.pause.check(*leave)
+		if err != nil {
+			give()
+			return nil, err
+		}
+		*leave = renewed
 		return give, nil
 	})
 	if err != nil {
@@ -384,7 +405,7 @@ func (s *slots) failure(j job, attempts int, err error) wire.Problem {
 	p := wire.NewProblem(j.ruc, &ruc.Error{
 		Code:       code,
 		Detail:     fmt.Sprintf("No se pudo obtener información del RUC %s después de %d intentos. Último error: %s", j.ruc, attempts, last),
-		RetryAfter: retryAfter(code),
+		RetryAfter: s.retryAfter(code),
 		Attempts:   attempts,
 	})
 	if attempts == 1 {
@@ -395,12 +416,15 @@ func (s *slots) failure(j job, attempts int, err error) wire.Problem {
 }
 
 // retryAfter is when it makes sense to ask again after a failure.
-func retryAfter(code ruc.Code) time.Duration {
+func (s *slots) retryAfter(code ruc.Code) time.Duration {
 	switch code {
 	case ruc.Blocked:
+		if left := s.pause.left(); left > 0 {
+			return left
+		}
 		return 5 * time.Minute // how long SUNAT's refusals last, as measured by others
 	case ruc.Unavailable:
-		return 30 * time.Second
+		return unavailableRetry
 	default:
 		return 0
 	}

@@ -68,6 +68,9 @@ func Provision(ctx context.Context, cfg ProvisionConfig, out io.Writer) error {
 		err = p.Visits(ctx, cfg.Scraper.Queue, cfg.Scraper.MaxConcurrent, cfg.Scraper.Pace)
 	}
 	if err == nil {
+		err = p.State(ctx)
+	}
+	if err == nil {
 		err = p.Cachewriter(ctx)
 	}
 	if err == nil {

@@ -142,7 +142,7 @@ func TestCompose_Environment(t *testing.T) {
 func TestCompose_SettingsReachTheServices(t *testing.T) {
 	given := map[string]string{
 		"LOG_LEVEL": "debug", "REQUEST_TIMEOUT": "44s", "CACHE_TTL": "100h0m0s", "CACHE_NEGATIVE_TTL": "2h0m0s", "CACHE_GRACE": "200h0m0s",
-		"EVENTS_MAX_AGE": "1000h0m0s", "SUNAT_URL": "http://replica:8088/x", "SUNAT_SLOTS": "3", "SUNAT_MAX_CONCURRENT": "4", "SUNAT_PACE": "7s",
+		"EVENTS_MAX_AGE": "1000h0m0s", "SUNAT_URL": "http://replica:8088/x", "SUNAT_SLOTS": "3", "SUNAT_MAX_CONCURRENT": "4", "SUNAT_PACE": "7s", "SUNAT_PAUSE": "6m0s",
 		"SUNAT_ATTEMPTS": "5", "SUNAT_ATTEMPT_TIMEOUT": "9s", "SUNAT_QUEUE": "65", "SUNAT_USER_AGENT": "somebody",
 	}
 	env := []string{"NATS_TOKEN_FILE=./x", "REDIS_PASSWORD_FILE=./x", "ADMIN_TOKEN_FILE=./x"}

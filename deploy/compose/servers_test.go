@@ -158,6 +158,9 @@ func TestNATS_ConfigurationServesTheFleet(t *testing.T) {
 	if err := provisioner.Visits(t.Context(), 64, 1, 1100*time.Millisecond); err != nil {
 		t.Error(err)
 	}
+	if err := provisioner.State(t.Context()); err != nil {
+		t.Error(err)
+	}
 	if err := provisioner.Cachewriter(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -71,7 +71,7 @@ func start(t *testing.T, data string, settings ...string) *rig {
 	t.Setenv("TMPDIR", tmp)
 	environ := append([]string{
 		"HTTP_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "NATS_ADDR=127.0.0.1:0", "NATS_TOKEN=" + token,
-		"DATA_DIR=" + data, "SUNAT_PACE=0", "SUNAT_MAX_CONCURRENT=8", "CHROME_PATH=" + os.Getenv("CHROME_PATH"),
+		"DATA_DIR=" + data, "SUNAT_PACE=0", "SUNAT_PAUSE=0", "SUNAT_MAX_CONCURRENT=8", "CHROME_PATH=" + os.Getenv("CHROME_PATH"),
 	}, settings...)
 	var cfg allinone.Config
 	if err := service.Load(&cfg, environ); err != nil {

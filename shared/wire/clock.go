@@ -31,10 +31,16 @@ func (c *Clock) Learn(ctx context.Context, consumer jetstream.Consumer) (*jetstr
 	if err != nil {
 		return nil, fmt.Errorf("wire.Clock.Learn: %w", err)
 	}
-	if !info.TimeStamp.IsZero() {
-		// The server took its time somewhere between question and answer.
-		middle := asked.Add(c.now().Sub(asked) / 2)
-		c.offset.Store(int64(info.TimeStamp.Sub(middle)))
-	}
+	c.learn(asked, info.TimeStamp)
 	return info, nil
+}
+
+// learn takes the time that the server gave in the answer to a question of asked.
+func (c *Clock) learn(asked, given time.Time) {
+	if given.IsZero() {
+		return
+	}
+	// The server took its time somewhere between question and answer.
+	middle := asked.Add(c.now().Sub(asked) / 2)
+	c.offset.Store(int64(given.Sub(middle)))
 }

@@ -52,6 +52,30 @@
 // not stored: who keeps copies drops them when he hears it, and drops everything when
 // he may have missed something.
 //
+// # The pause
+//
+// When SUNAT refuses (blocked), the fleet rests. The pause is the key pause of the KV
+// bucket RUC_STATE: {"forMs":300000,"n":1,"probe":""}, a duration that counts from the
+// time that the server gave the entry. It is written only in the place of a revision
+// that the writer has seen (Nats-Expected-Last-Subject-Sequence), so of several who
+// try at one time one succeeds. While it lasts, fronts refuse at once with blocked and
+// what is left of it as retryAfter, and slots drop what is queued with ruc.dropped,
+// reason blocked; nothing is stored for either.
+//
+// A visit opens the pause only in the place of the revision that it had seen when it
+// began, so the visits that were in flight open it once. When it has run out, callers
+// are let through again, and the slot that takes a job and puts an entry with its own
+// name as probe in the run-out one's place makes the one visit. That entry is a pause
+// too: a probe that died is followed by another when it has run out. An answer, found
+// or not, deletes the key; another refusal puts a pause twice as long there (at most an
+// hour), n counted on; any other failure leaves the probe's entry to run out.
+//
+// There is no event for this: the bucket tells who watches it.
+//
+//	nats kv watch RUC_STATE
+//	nats kv put RUC_STATE pause '{"forMs":600000,"n":1}'   # rest for ten minutes
+//	nats kv del RUC_STATE pause                            # go on at once
+//
 // # Dead letters
 //
 // A consumer that cannot use a message, now or later, stores it in RUC_DEAD as

@@ -49,6 +49,8 @@ const (
 	// discarding its message, which then comes again.
 	deadDuplicates = 24 * time.Hour
 
+	stateDuplicates = 2 * time.Minute // as CreateKeyValue sets it
+
 	writerAckWait       = 30 * time.Second
 	writerMaxAckPending = 1000
 
@@ -160,6 +162,24 @@ func (p Provisioner) Dead(ctx context.Context) error {
 		MaxBytes:    deadMaxBytes,
 		AllowDirect: true,
 		Duplicates:  deadDuplicates,
+	})
+}
+
+// State makes the KV bucket RUC_STATE. It is the stream that CreateKeyValue would
+// make, so that the same rules hold for it as for the others.
+func (p Provisioner) State(ctx context.Context) error {
+	return p.stream(ctx, jetstream.StreamConfig{
+		Name:              streamState,
+		Description:       "rucflow: the pause of the fleet",
+		Subjects:          []string{"$KV." + BucketState + ".>"},
+		Storage:           jetstream.FileStorage,
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardNew,
+		MaxMsgsPerSubject: 1,
+		AllowDirect:       true,
+		AllowRollup:       true,
+		DenyDelete:        true,
+		Duplicates:        stateDuplicates,
 	})
 }
 

@@ -46,6 +46,9 @@ func provision(ctx context.Context, p wire.Provisioner, concurrent int, source s
 	if err := p.Visits(ctx, 4, concurrent, 1100*time.Millisecond); err != nil {
 		return err
 	}
+	if err := p.State(ctx); err != nil {
+		return err
+	}
 	if err := p.Dead(ctx); err != nil {
 		return err
 	}
@@ -102,7 +105,7 @@ func TestProvision_TellsWhatItDidAndLeavesNewerSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{"RUC_EVENTS", "RUC_VISITS", "RUC_VISITS/slots", "RUC_TURN", "RUC_TURN/turn", "RUC_DEAD", "RUC_EVENTS/cachewriter"}
+	want := []string{"RUC_EVENTS", "RUC_VISITS", "RUC_VISITS/slots", "RUC_TURN", "RUC_TURN/turn", "KV_RUC_STATE", "RUC_DEAD", "RUC_EVENTS/cachewriter"}
 	if diff := cmp.Diff(want, created); diff != "" {
 		t.Errorf("created (-want +got):\n%s", diff)
 	}
