@@ -41,11 +41,12 @@ $(BINARIES):
 test: need-chromium need-redis lint standalone ## everything CI checks: lint, builds, all tests with the race detector
 	@go vet work
 	@go test -race -shuffle=on -timeout 9m work
+	@go test -run Generated ./scraper/sunat
 	@test -n "$${SUNAT_PAGES_DIR:-}" || echo 'SUNAT_PAGES_DIR is not set: the saved pages were not tested.'
 
 .PHONY: series
 series: need-chromium need-redis ## the long form of the fleet's tests: kills by the dozen, Redis coming and going (half an hour)
-	@cd deploy && go test -race -count=1 -timeout 60m -v -run 'TestSeries' ./e2e -full
+	@cd deploy && go test -race -count=1 -timeout 60m -v -run 'TestSeries|TestKill' ./e2e -full
 
 .PHONY: docs
 docs: need-chromium ## the tables in README.md, from the code

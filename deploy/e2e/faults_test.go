@@ -93,9 +93,6 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// rounds is how often each victim is killed.
-const rounds = 20
-
 func TestKill(t *testing.T) {
 	for i, victim := range []struct{ name, cmdline string }{
 		{"renderer", "--type=renderer"},
@@ -104,7 +101,7 @@ func TestKill(t *testing.T) {
 		t.Run(victim.name, func(t *testing.T) {
 			r := start(t, t.TempDir())
 			r.fault(replica.Fault{Kind: replica.FaultSlow, DelayMs: 300})
-			for round := range rounds {
+			for round := range long(8, 20) {
 				n := fresh(1000*(i+1) + round)
 				var wg sync.WaitGroup
 				for range 5 {

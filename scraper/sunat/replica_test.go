@@ -11,9 +11,6 @@ import (
 	"github.com/rucflow/rucflow/shared/ruc"
 )
 
-// generated is how many invented taxpayers the property test reads.
-const generated = 10_000
-
 // shownAt is when the pages of these tests were "consulted".
 var shownAt = time.Date(2026, 3, 9, 23, 59, 30, 0, time.UTC)
 
