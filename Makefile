@@ -27,7 +27,7 @@ run: need-chromium bin/rucflow ## the whole pipeline in one process, asking SUNA
 .PHONY: build
 build: $(BINARIES) ## the binaries, into bin/
 
-# go build knows best whether a binary is up to date.
+# go build knows best whether a binary is up to date. Static, as in the images.
 .PHONY: $(BINARIES)
 bin/rucflow:     PACKAGE := ./deploy/cmd/rucflow
 bin/gateway:     PACKAGE := ./gateway/cmd/gateway
@@ -35,7 +35,7 @@ bin/scraper:     PACKAGE := ./scraper/cmd/scraper
 bin/replica:     PACKAGE := ./scraper/cmd/replica
 bin/cachewriter: PACKAGE := ./cachewriter/cmd/cachewriter
 $(BINARIES):
-	@go build -trimpath -o $@ $(PACKAGE)
+	@CGO_ENABLED=0 go build -trimpath -o $@ $(PACKAGE)
 
 # Everything is compiled before the first test runs: tests with deadlines of a second
 # failed beside a compiler.
