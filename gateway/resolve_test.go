@@ -327,6 +327,28 @@ func TestNATSGone_LookupUnderWayEndsAfterFiveSeconds(t *testing.T) {
 	}
 }
 
+// The second asking may reach a scraper that sees no room for a job which the first one
+// has on the queue already.
+func TestMiss_RefusalOfALaterAskingIsNotTheAnswer(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	a := r.found(number)
+	var fleet *fleet
+	ready := make(chan struct{})
+	fleet = r.scraper(func(req micro.Request, n ruc.Number) {
+		<-ready
+		if fleet.asked.Load() > 1 {
+			r.refuses(req, n, &ruc.Error{Code: ruc.Overloaded, RetryAfter: time.Minute})
+			time.AfterFunc(200*time.Millisecond, func() { r.publish(a) })
+		}
+	})
+	close(ready)
+	got := r.get("/v1/ruc/" + number.String())
+	if got.StatusCode != http.StatusOK || fleet.asked.Load() < 2 {
+		t.Errorf("%d %s, asked %d times", got.StatusCode, got.body, fleet.asked.Load())
+	}
+}
+
 func TestNATSBack_LookupUnderWayIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	r := start(t)

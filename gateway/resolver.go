@@ -310,6 +310,9 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight, t wire.Tra
 				continue
 			}
 			reply, err := wire.ReadReply(n, m)
+			if taken && ruc.CodeOf(err) == ruc.Overloaded {
+				continue // a scraper without room for a job that another has on the queue
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -45,6 +45,7 @@ type front struct {
 	js    jetstream.JetStream
 	clock *wire.Clock
 	pause *pause
+	load  *backlog
 	now   func() time.Time
 	log   zerolog.Logger
 
@@ -78,8 +79,8 @@ type hint struct {
 
 const hintBuffer = 8
 
-func newFront(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, clock *wire.Clock, p *pause, now func() time.Time, log zerolog.Logger) *front {
-	return &front{ctx: ctx, nc: nc, js: js, clock: clock, pause: p, now: now, log: log, flights: map[ruc.Number]*resolveFlight{}}
+func newFront(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, clock *wire.Clock, p *pause, load *backlog, now func() time.Time, log zerolog.Logger) *front {
+	return &front{ctx: ctx, nc: nc, js: js, clock: clock, pause: p, load: load, now: now, log: log, flights: map[ruc.Number]*resolveFlight{}}
 }
 
 // listen subscribes to what ends a wait. One subscription of each for the whole
@@ -246,8 +247,8 @@ func (f *front) replyError(req micro.Request, n ruc.Number, err error) {
 }
 
 // resolve returns the event that answers a caller who waits so long.
-// Errors: ruc.Timeout when the wait is over, ruc.Overloaded when the queue is
-// full, ruc.Unavailable when JetStream does not answer, ruc.Blocked when the fleet
+// Errors: ruc.Timeout when the wait is over, ruc.Overloaded when the queue is full or
+// too long for that wait, ruc.Unavailable when JetStream does not answer, ruc.Blocked when the fleet
 // began to rest.
 func (f *front) resolve(ctx context.Context, n ruc.Number, wait time.Duration, t wire.Trace) (wire.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
@@ -330,11 +331,18 @@ func (f *front) fly(ctx context.Context, n ruc.Number, fl *resolveFlight) (wire.
 			}
 		}
 		var joined uint64
+		if err == nil && first {
+			// Also where the job is there already, from another front: that is not known
+			// before the put.
+			if err := f.load.refuses(ctx, f.left(fl)); err != nil {
+				return wire.Event{}, err
+			}
+		}
 		if err == nil {
 			first = false
 			joined, err = f.put(ctx, n, seen, f.left(fl), fl.trace)
 			if wire.IsQueueFull(err) {
-				return wire.Event{}, &ruc.Error{Code: ruc.Overloaded, RetryAfter: putAgain, Err: err}
+				return wire.Event{}, f.load.overloaded(ctx, err)
 			}
 		}
 		accepts := func(e wire.Event) bool { return e.Seq > seen || joined != 0 && e.Job == joined }
@@ -412,6 +420,9 @@ func (f *front) put(ctx context.Context, n ruc.Number, seen uint64, wait time.Du
 	_, err = f.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithRetryAttempts(0))
 	if seq, there := wire.JobThere(err); there {
 		return seq, nil
+	}
+	if err == nil {
+		f.load.put()
 	}
 	return 0, err
 }

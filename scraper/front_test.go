@@ -1,8 +1,10 @@
 package scraper
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/rucflow/rucflow/scraper/replica"
+	"github.com/rucflow/rucflow/scraper/sunat"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
 )
@@ -198,6 +201,45 @@ func TestFront_FullQueueRefusesAtOnceButNeverAJoiner(t *testing.T) {
 	}
 	if events := r.stored(); len(events) != 2 {
 		t.Errorf("%d events; a refusal is not stored", len(events))
+	}
+}
+
+// What would be answered too late is refused at once, with when to come back.
+func TestFront_RefusesWhatItsQueueWouldMakeLate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *Config) { c.Slots, c.MaxConcurrent, c.Pace = 1, 1, 500*time.Millisecond })
+	release := make(chan struct{})
+	e := &fakeEngine{visit: func(ctx context.Context, n ruc.Number, attempt int) (sunat.Page, error) {
+		if n == number {
+			return until(release)(ctx, n, attempt)
+		}
+		return shown(n), nil
+	}}
+	r.run(e)
+	for i := range knownVisits { // until then nobody knows how long visits take
+		if a := r.asked(ruc.FromPrefix(fmt.Sprintf("204000000%d", i)), 2*time.Second); a.err != nil {
+			t.Fatal(a.err)
+		}
+	}
+	held := r.ask(number, patience)
+	eventually(t, "the fleet is busy", func() bool { return e.visits(number) == 1 })
+	var queued []<-chan reply
+	for i := range 5 {
+		queued = append(queued, r.ask(ruc.FromPrefix(fmt.Sprintf("204000001%d", i)), patience))
+	}
+	eventually(t, "the queue", func() bool { return r.queued() == 6 })
+	time.Sleep(backlogAge) // what is known of the queue may be so old
+	var refusal *ruc.Error
+	got := r.asked(second, 2*time.Second) // six before it, half a second each
+	if !errors.As(got.err, &refusal) || refusal.Code != ruc.Overloaded || refusal.RetryAfter < 3*time.Second || got.took > time.Second {
+		t.Errorf("%+v after %v", refusal, got.took)
+	}
+	patient := r.ask(third, patience)
+	close(release)
+	for _, c := range append(queued, held, patient) {
+		if a := <-c; a.err != nil {
+			t.Error(a.err)
+		}
 	}
 }
 

@@ -104,14 +104,15 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err := showPause(deps.Registry, ps); err != nil {
 		return fmt.Errorf("scraper.Run: %w", err)
 	}
-	fr := newFront(work, deps.NATS, js, clock, ps, deps.Now, deps.Log)
+	load := newBacklog(consumer, turns.pace, deps.Now)
+	fr := newFront(work, deps.NATS, js, clock, ps, load, deps.Now, deps.Log)
 	stopListening, err := fr.listen()
 	if err != nil {
 		return err
 	}
 	defer stopListening()
 	sl := &slots{
-		cfg: cfg, nc: deps.NATS, js: js, consumer: consumer, engine: eng, turns: turns, pause: ps,
+		cfg: cfg, nc: deps.NATS, js: js, consumer: consumer, engine: eng, turns: turns, pause: ps, load: load,
 		clock: clock, now: deps.Now, source: cfg.Source(), metrics: m, log: deps.Log,
 	}
 

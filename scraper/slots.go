@@ -45,6 +45,7 @@ type slots struct {
 	engine   engine
 	turns    *turns
 	pause    *pause
+	load     *backlog
 	clock    *wire.Clock
 	now      func() time.Time
 	source   string // whose data: sunat, replica
@@ -197,6 +198,7 @@ func (s *slots) serve(ctx context.Context, m jetstream.Msg) {
 	event, outcome := s.event(j, answer, attempts, err)
 	took := s.now().Sub(start)
 	s.metrics.visits.WithLabelValues(s.cfg.Engine, outcome).Observe(took.Seconds())
+	s.load.visited(took)
 	line := log.Info()
 	if err != nil {
 		line = log.Warn().AnErr("cause", errors.Unwrap(err))

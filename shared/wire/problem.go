@@ -54,7 +54,7 @@ type codeText struct {
 var codeTexts = map[ruc.Code]codeText{
 	ruc.NotFound:     {http.StatusNotFound, "RUC no encontrado", "SUNAT no tiene registrado el RUC consultado."},
 	ruc.Invalid:      {http.StatusBadRequest, "RUC no válido", "El formato del RUC no es válido. Debe tener 11 dígitos."},
-	ruc.Overloaded:   {http.StatusServiceUnavailable, "Demasiadas consultas en espera", "La cola de consultas está llena. Intente de nuevo en unos segundos."},
+	ruc.Overloaded:   {http.StatusServiceUnavailable, "Demasiadas consultas en espera", "La cola de consultas está llena, o es demasiado larga para el tiempo de espera pedido. Intente de nuevo más tarde."},
 	ruc.Timeout:      {http.StatusGatewayTimeout, "Tiempo de espera agotado", "SUNAT no respondió a tiempo. Intente de nuevo en unos segundos."},
 	ruc.Unavailable:  {http.StatusServiceUnavailable, "Servicio no disponible", "No es posible consultar a SUNAT en este momento. Intente de nuevo en unos minutos."},
 	ruc.Blocked:      {http.StatusServiceUnavailable, "SUNAT rechaza las consultas", "SUNAT rechaza temporalmente las consultas. Intente de nuevo en unos minutos."},
