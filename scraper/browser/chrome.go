@@ -96,6 +96,7 @@ type chrome struct {
 	log     zerolog.Logger
 	pid     int // and process group
 	version string
+	site    string // the form's address
 	dir     *ownedDir
 	// ctx is the library's context of the browser. It lives as long as the browser:
 	// a deadline on the context of a first call would be the end of what it opened.
@@ -130,7 +131,7 @@ func launch(ctx context.Context, cfg Config, path string, log zerolog.Logger) (_
 	if err != nil {
 		return nil, fmt.Errorf("browser.launch: %w", err)
 	}
-	c := &chrome{log: log, dir: dir, suspicious: make(chan struct{}, 1), firstTab: make(chan target.ID, 1)}
+	c := &chrome{log: log, site: cfg.URL, dir: dir, suspicious: make(chan struct{}, 1), firstTab: make(chan target.ID, 1)}
 	f, err := flags(cfg, dir.profile())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("browser.launch: %w", err), dir.remove())

@@ -24,6 +24,9 @@ var (
 // errRefused is the form's own refusal of a number that passed our check.
 var errRefused = &sunat.VisitError{Cause: sunat.CauseDialog, Err: errors.New("browser: the form refused the number")}
 
+// errForeign is a redirect away from the site.
+var errForeign = &sunat.VisitError{Cause: sunat.CauseNetwork, Err: errors.New("browser: the document came from another host")}
+
 // lostCause names the end of a browser for logs and metrics.
 func lostCause(err error) string {
 	switch {

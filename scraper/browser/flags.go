@@ -25,23 +25,12 @@ var disabledFeatures = []string{
 	"HttpsUpgrades",
 }
 
-// analyticsHosts resolve to nothing, which costs no protocol events. The page works
-// without them. SUNAT's script host must never be listed: without its script the
-// form's button does nothing.
-var analyticsHosts = []string{
-	"*.site24x7rum.com", "*.site24x7.com", "*.google-analytics.com", "*.googletagmanager.com",
-}
-
 // flags returns Chromium's command line for c, by flag name; the value is a string,
 // or true for a bare flag.
 func flags(c Config, profile string) (map[string]any, error) {
 	sandboxed, err := c.sandboxed()
 	if err != nil {
 		return nil, err
-	}
-	rules := make([]string, len(analyticsHosts))
-	for i, host := range analyticsHosts {
-		rules[i] = "MAP " + host + " ~NOTFOUND"
 	}
 	f := map[string]any{
 		"user-data-dir": profile,
@@ -70,7 +59,7 @@ func flags(c Config, profile string) (map[string]any, error) {
 		"disable-sync":                           true,
 		"metrics-recording-only":                 true,
 		"safebrowsing-disable-auto-update":       true,
-		"host-resolver-rules":                    strings.Join(rules, ", "),
+		"host-resolver-rules":                    resolverRules(c),
 		"disable-quic":                           true, // one TCP path, as proxies and firewalls expect
 		"disable-features":                       strings.Join(disabledFeatures, ","),
 

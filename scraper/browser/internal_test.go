@@ -89,8 +89,45 @@ func TestFlags_OperatorsReplaceAndFeaturesAdd(t *testing.T) {
 	if _, off := f["no-sandbox"]; off {
 		t.Error("no sandbox, although it was asked for")
 	}
-	if strings.Contains(f["host-resolver-rules"].(string), "sunat") {
-		t.Error("SUNAT's script host must resolve")
+	if rules := f["host-resolver-rules"].(string); !strings.Contains(rules, "EXCLUDE proxy") {
+		t.Errorf("the proxy must resolve: %s", rules)
+	}
+}
+
+func TestResolverRules(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://user:secret@proxy.example:3128")
+	for _, tt := range []struct {
+		url, want string
+		flags     []string
+	}{
+		{"https://e-consultaruc.sunat.gob.pe/x", "MAP * ~NOTFOUND, EXCLUDE e-consultaruc.sunat.gob.pe, EXCLUDE *.sunat.gob.pe, EXCLUDE proxy.example", nil},
+		{"http://127.0.0.1:8088/x", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE a, EXCLUDE b.example, EXCLUDE proxy.example", []string{"--proxy-server=http=a:1;https=socks5://b.example:2"}},
+	} {
+		if got := resolverRules(Config{URL: tt.url, Flags: tt.flags}); got != tt.want {
+			t.Errorf("%s: %s", tt.url, got)
+		}
+	}
+}
+
+func TestForeign(t *testing.T) {
+	const real, local = "https://e-consultaruc.sunat.gob.pe/form", "http://127.0.0.1:8088/form"
+	for _, tt := range []struct {
+		site, address string
+		want          bool
+	}{
+		{real, "https://e-consultaruc.sunat.gob.pe/other", false},
+		{real, "https://www.sunat.gob.pe/error", false},
+		{real, "http://www.sunat.gob.pe/error", true},
+		{real, "https://sunat.gob.pe.example/", true},
+		{real, "https://127.0.0.1/", true},
+		{real, "about:blank", false},
+		{local, "http://127.0.0.1:8088/result", false},
+		{local, "http://127.0.0.1:9000/", true},
+		{local, "https://www.sunat.gob.pe/", true},
+	} {
+		if got := foreign(tt.site, tt.address); got != tt.want {
+			t.Errorf("from %s to %s: %t", tt.site, tt.address, got)
+		}
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,6 +92,40 @@ func TestVisit_WindowOfALinkIsClosed(t *testing.T) {
 	}
 	r.ready(t, 2)
 	eventually(t, "no renderer more", func() bool { return len(r.of(t, "renderer")) <= before })
+}
+
+// What a page names on other hosts is not found: no redirect leads into the operator's
+// network, and nobody is told of the visit.
+func TestVisit_OtherHostsAreNotFound(t *testing.T) {
+	var calls atomic.Int32
+	elsewhere := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = elsewhere.Listener.Close()
+	elsewhere.Listener = l
+	elsewhere.Start()
+	defer elsewhere.Close()
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	for name, address := range map[string]string{"address": elsewhere.URL, "name": "http://localhost:" + port} {
+		t.Run("redirect to another "+name, func(t *testing.T) {
+			r := start(t, newOwnSite(t, submitForm, func(w http.ResponseWriter, req *http.Request) {
+				http.Redirect(w, req, address, http.StatusFound)
+			}), nil)
+			_, err := r.Visit(t.Context(), company, nil)
+			wantCause(t, err, sunat.CauseNetwork)
+		})
+	}
+	t.Run("parts of a page", func(t *testing.T) {
+		r := start(t, newOwnSite(t, submitForm, html(`<script src="`+elsewhere.URL+`"></script><iframe src="`+elsewhere.URL+`"></iframe><script>fetch("`+elsewhere.URL+`")</script>`)), nil)
+		for range 3 {
+			r.visit(t, company)
+		}
+	})
+	if n := calls.Load(); n != 0 {
+		t.Errorf("%d requests left the site", n)
+	}
 }
 
 func TestVisit_ConnectionResetHalfWay(t *testing.T) {

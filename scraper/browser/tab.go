@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
@@ -56,6 +57,9 @@ type tab struct {
 	// collectedAt is the number of uses at the last forced garbage collection.
 	collectedAt int
 
+	// main is the tab's own frame, as against those inside its page. In Chromium it has
+	// the target's name.
+	main atomic.Value // cdp.FrameID
 	// loading is the request of the main document; listen alone uses it.
 	loading network.RequestID
 }
@@ -120,6 +124,7 @@ func (c *chrome) openTab(now time.Time) (*tab, error) {
 // page cut off half-way, which otherwise takes the whole timeout. Switching them on for the
 // click and off for the form's load saved nothing measurable.
 func (t *tab) prepare(ctx context.Context, tg *chromedp.Target) error {
+	t.main.Store(cdp.FrameID(tg.TargetID))
 	off := cdp.Empty{}
 	call := func(method string, params any) error {
 		if err := tg.Call(ctx, method, params, nil); err != nil {
@@ -148,7 +153,7 @@ func (t *tab) listen(ev any) {
 			t.tell(event{payload: ev.Payload})
 		}
 	case *network.EventRequestWillBeSent:
-		if ev.Type == network.ResourceTypeDocument {
+		if ev.Type == network.ResourceTypeDocument && ev.FrameID == t.main.Load() {
 			t.loading = ev.RequestID
 			if ev.Request.Method == http.MethodPost {
 				t.tell(event{sent: true})
@@ -280,6 +285,9 @@ func (t *tab) next(ctx context.Context) (report, error) {
 			continue // of a failed load the code is told apart, by navigate or network
 		}
 		t.doc = r.Doc
+		if foreign(t.chrome.site, r.URL) {
+			return report{}, errForeign
+		}
 		return r, nil
 	}
 }
