@@ -26,6 +26,7 @@ type Config struct {
 	ChromePath     string        `env:"CHROME_PATH" help:"Chromium's executable; searched by default"`
 	ChromeSandbox  string        `env:"CHROME_SANDBOX" envDefault:"auto" help:"on, off or auto (off only as root)"`
 	ChromeFlags    []string      `env:"CHROME_FLAGS" envSeparator:" " help:"further flags for Chromium, separated by blanks"`
+	ChangedDir     string        `env:"SUNAT_CHANGED_DIR" help:"folder for the structure, without texts, of pages that nobody could read, kept 7 days; ./data/changed by default, in the all-in-one DATA_DIR/changed"`
 	EventsMaxAge   time.Duration `env:"EVENTS_MAX_AGE" envDefault:"1080h" help:"how long events are kept in the stream"`
 }
 

@@ -228,7 +228,7 @@ func TestFront_RefusesWhatItsQueueWouldMakeLate(t *testing.T) {
 		queued = append(queued, r.ask(ruc.FromPrefix(fmt.Sprintf("204000001%d", i)), patience))
 	}
 	eventually(t, "the queue", func() bool { return r.queued() == 6 })
-	time.Sleep(backlogAge) // what is known of the queue may be so old
+	<-time.After(backlogAge) // what is known of the queue may be so old
 	var refusal *ruc.Error
 	got := r.asked(second, 2*time.Second) // six before it, half a second each
 	if !errors.As(got.err, &refusal) || refusal.Code != ruc.Overloaded || refusal.RetryAfter < 3*time.Second || got.took > time.Second {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,6 +169,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	r := &rig{t: t, dir: t.TempDir(), wait: patience, cfg: Config{
 		Site: service.Site{URL: "http://127.0.0.1/"}, Engine: ruc.MotorChrome, Slots: 2, MaxConcurrent: 2, Attempts: 3,
 		AttemptTimeout: patience, Queue: 64, EventsMaxAge: 45 * 24 * time.Hour,
+		ChangedDir: filepath.Join(t.TempDir(), "changed"),
 	}}
 	for _, f := range change {
 		f(&r.cfg)

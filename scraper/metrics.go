@@ -17,6 +17,7 @@ type metrics struct {
 	avoided   map[string]prometheus.Counter
 	published map[string]prometheus.Counter
 	labels    prometheus.Counter
+	changed   prometheus.Counter
 	pauses    prometheus.Counter
 	wait      prometheus.Observer
 	waiting   prometheus.Gauge // jobs of the whole fleet
@@ -58,6 +59,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "ruc_page_unknown_labels_total",
 			Help: "Labels on SUNAT's page that the parser does not know.",
 		})
+		changed = prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ruc_pages_changed_total",
+			Help: "Pages that the parser has no rule for. Any is a reason to look at it.",
+		})
 		pauses = prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ruc_pauses_total",
 			Help: "Pauses of the fleet that a visit of this process began or lengthened.",
@@ -72,13 +77,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		browsers = counters("ruc_browser_starts_total", "Chromium's starts, by cause: first, lost, frozen, unstable, worn.", "cause")
 		tabs     = counters("ruc_tabs_discarded_total", "Tabs given up, by cause.", "cause")
 	)
-	for _, c := range []prometheus.Collector{visits, avoided, published, labels, pauses, wait, queue, slots, browsers, tabs} {
+	for _, c := range []prometheus.Collector{visits, avoided, published, labels, changed, pauses, wait, queue, slots, browsers, tabs} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	m := &metrics{
-		visits: visits, labels: labels, pauses: pauses, wait: wait, browsers: browsers, tabs: tabs,
+		visits: visits, labels: labels, changed: changed, pauses: pauses, wait: wait, browsers: browsers, tabs: tabs,
 		waiting: queue.WithLabelValues("waiting"), inFlight: queue.WithLabelValues("in_flight"),
 		avoided: map[string]prometheus.Counter{}, published: map[string]prometheus.Counter{}, slots: map[string]prometheus.Gauge{},
 	}

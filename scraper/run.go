@@ -5,6 +5,7 @@
 package scraper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,8 +112,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		return err
 	}
 	defer stopListening()
+	changed := &changedPages{dir: cmp.Or(cfg.ChangedDir, defaultChangedDir), now: deps.Now, counter: m.changed, log: deps.Log}
 	sl := &slots{
-		cfg: cfg, nc: deps.NATS, js: js, consumer: consumer, engine: eng, turns: turns, pause: ps, load: load,
+		cfg: cfg, nc: deps.NATS, js: js, consumer: consumer, engine: eng, turns: turns, pause: ps, load: load, changed: changed,
 		clock: clock, now: deps.Now, source: cfg.Source(), metrics: m, log: deps.Log,
 	}
 
@@ -125,6 +127,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	wg.Go(func() { fail(eng.Run(rest)) })
 	wg.Go(func() { m.followQueue(rest, consumer, clock) })
 	wg.Go(func() { ps.run(rest) })
+	wg.Go(func() { changed.run(rest) })
 	ps.read(ctx) // a scraper that starts in a pause keeps it
 	wg.Go(func() {
 		onReconnect(rest, deps.NATS, func() {

@@ -46,6 +46,7 @@ type slots struct {
 	turns    *turns
 	pause    *pause
 	load     *backlog
+	changed  *changedPages
 	clock    *wire.Clock
 	now      func() time.Time
 	source   string // whose data: sunat, replica
@@ -367,6 +368,9 @@ func (s *slots) attempt(ctx context.Context, j job, leave *pass) (ruc.Answer, er
 	}
 	at := s.now()
 	result, err := sunat.Parse(page, j.ruc)
+	if codeOf(err) == ruc.Changed {
+		s.changed.keep(page, err)
+	}
 	if err != nil {
 		return ruc.Answer{}, err
 	}

@@ -42,6 +42,7 @@ const (
 	loopback         = "127.0.0.1"
 	replicaDataDir   = "replica"
 	cacheDir         = "cache"
+	changedDir       = "changed"
 	errReplicaRemote = "-replica-addr: %q is not on this machine's loopback: the replica is for testing only"
 )
 
@@ -74,6 +75,9 @@ func (c *Config) Check() error {
 	}
 	if c.CacheDir == "" {
 		c.CacheDir = filepath.Join(c.DataDir, cacheDir)
+	}
+	if c.Scraper.ChangedDir == "" {
+		c.Scraper.ChangedDir = filepath.Join(c.DataDir, changedDir)
 	}
 	c.Store.UseFile, c.Store.Dir = c.UseFileCache, c.CacheDir
 	return errors.Join(c.Store.Check(), c.Gateway.Check(), c.Scraper.Check(), c.Cachewriter.Check())

@@ -178,7 +178,7 @@ func newFleet(t *testing.T, settings ...string) *fleet {
 	f.environ = append([]string{
 		"NATS_URL=" + f.NATS, "NATS_TOKEN=" + token, "REDIS_URL=redis://" + f.redis.Addr(), "OPS_ADDR=127.0.0.1:0", "HTTP_ADDR=127.0.0.1:0",
 		"SUNAT_URL=" + server.URL + replica.FormPath, "SUNAT_PACE=0", "SUNAT_PAUSE=0", "SUNAT_MAX_CONCURRENT=8", "CHROME_PATH=" + os.Getenv("CHROME_PATH"),
-		"ADMIN_TOKEN=" + token,
+		"ADMIN_TOKEN=" + token, "SUNAT_CHANGED_DIR=" + filepath.Join(t.TempDir(), "changed"),
 	}, settings...)
 	return f
 }
