@@ -41,17 +41,38 @@ func (a *admin) authorize(c *fiber.Ctx) error {
 	return c.Next()
 }
 
-// forget answers DELETE /v1/ruc/{ruc}.
+// forget answers DELETE /v1/ruc/{ruc}, with ?olvidar=true for its history too.
 func (a *admin) forget(c *fiber.Ctx) error {
 	n, err := ruc.Parse(c.Params("ruc"))
 	if err != nil {
 		return err
 	}
-	if err := a.invalidated.one(n); err != nil {
+	forget, err := flag(c, "olvidar")
+	if err != nil {
+		return err
+	}
+	if forget {
+		err = a.invalidated.history(n)
+	} else {
+		err = a.invalidated.one(n)
+	}
+	if err != nil {
 		return &numbered{ruc: n, err: err}
 	}
-	a.log.Info().Str("ruc", n.Masked()).Str("req", requestID(c)).Msg("an answer was invalidated")
+	a.log.Info().Str("ruc", n.Masked()).Bool("history", forget).Str("req", requestID(c)).Msg("an answer was invalidated")
 	return c.SendStatus(http.StatusNoContent)
+}
+
+// flag reads a parameter of the query that is true or false; absent is false.
+func flag(c *fiber.Ctx, name string) (bool, error) {
+	switch c.Query(name) {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, &ruc.Error{Code: ruc.BadBody, Detail: "El parámetro " + name + " debe ser true o false."}
+	}
 }
 
 // patternRequest is the body of POST /v1/cache/invalidar.

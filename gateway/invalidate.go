@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
@@ -16,7 +17,9 @@ const (
 	// tellTimeout bounds the wait for the NATS server to have taken a notice.
 	tellTimeout = 2 * time.Second
 	// deleteTimeout bounds a deletion, of a pattern over a million keys too.
-	deleteTimeout   = 2 * time.Minute
+	deleteTimeout = 2 * time.Minute
+	// forgetTimeout bounds the purging of one number from the streams.
+	forgetTimeout   = 20 * time.Second
 	invalidateRetry = 5 * time.Second
 )
 
@@ -33,6 +36,7 @@ type invalidations struct {
 	ctx   context.Context // of all deletions: they end before the store is closed
 	store eraser
 	nc    *nats.Conn
+	js    jetstream.JetStream
 	l1    *l1
 }
 
@@ -44,6 +48,23 @@ func (i *invalidations) one(n ruc.Number) error {
 		return notDeleted(err)
 	}
 	return i.tell(ctx, wire.Invalidated{RUC: n})
+}
+
+// history forgets n in the streams too. First there, or a cachewriter could store an
+// answer again. Errors: ruc.Unavailable.
+func (i *invalidations) history(n ruc.Number) error {
+	ctx, cancel := context.WithTimeout(i.ctx, forgetTimeout)
+	defer cancel()
+	if err := wire.Forget(ctx, i.js, n); err != nil {
+		return &ruc.Error{
+			Code: ruc.Unavailable,
+			Detail: "No se pudo borrar todo el historial. Repita la operación en unos segundos; si persiste, compruebe que el " +
+				"usuario de NATS del gateway pueda borrar de los flujos, o use rucflow forget.",
+			RetryAfter: invalidateRetry,
+			Err:        fmt.Errorf("gateway.invalidations: %w", err),
+		}
+	}
+	return i.one(n)
 }
 
 // pattern forgets every number that p matches, or only counts those in the store.

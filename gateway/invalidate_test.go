@@ -301,3 +301,36 @@ func TestInvalidate_SaysWhenNobodyCouldBeTold(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// Forgotten is more than invalidated: the answer is not served as stale either.
+func TestForget_NothingIsLeft(t *testing.T) {
+	r, s := startWithStore(t)
+	a := r.found(number)
+	keep(t, s, a)
+	r.publish(a)
+	r.holds(a)
+	kept := r.found(second)
+	r.publish(kept)
+	path := "/v1/ruc/" + number.String()
+	if got := r.do(http.MethodDelete, path+"?olvidar=quiz%C3%A1s", "", authorized...); got.StatusCode != http.StatusBadRequest {
+		t.Errorf("olvidar=quizás: %d %s", got.StatusCode, got.body)
+	}
+	if got := r.get(path); got.StatusCode != http.StatusOK {
+		t.Errorf("after a refused request: %d %s", got.StatusCode, got.body)
+	}
+	if got := r.do(http.MethodDelete, path, "", authorized...); got.StatusCode != http.StatusNoContent {
+		t.Errorf("DELETE: %d %s", got.StatusCode, got.body)
+	}
+	if got := r.get(path); got.StatusCode != http.StatusOK {
+		t.Errorf("an invalidated answer may be served while nobody can visit: %d %s", got.StatusCode, got.body)
+	}
+	if got := r.do(http.MethodDelete, path+"?olvidar=true", "", authorized...); got.StatusCode != http.StatusNoContent {
+		t.Errorf("DELETE: %d %s", got.StatusCode, got.body)
+	}
+	if got := r.get(path); got.problem(t).Code != ruc.Unavailable {
+		t.Errorf("after: %d %s", got.StatusCode, got.body)
+	}
+	if got := r.get("/v1/ruc/" + second.String()); got.StatusCode != http.StatusOK {
+		t.Errorf("another number: %d %s", got.StatusCode, got.body)
+	}
+}

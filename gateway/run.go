@@ -111,7 +111,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		lookups: look, ready: ready,
 		admin: &admin{
 			token: cfg.AdminToken, log: deps.Log,
-			invalidated: &invalidations{ctx: work, store: deps.Store, nc: deps.NATS, l1: memory},
+			invalidated: &invalidations{ctx: work, store: deps.Store, nc: deps.NATS, js: js, l1: memory},
 		},
 		metrics: m, now: deps.Now, log: deps.Log,
 		health: func() health { return state(deps, people, pause.Current().Left) },

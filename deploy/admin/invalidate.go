@@ -37,35 +37,46 @@ type Invalidation struct {
 // numbers are checked before the first is sent. An error of the gateway is its own
 // Spanish sentence.
 func Invalidate(ctx context.Context, in Invalidation, out io.Writer) error {
-	base, err := url.Parse(in.Gateway)
-	switch {
-	case err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https":
-		return fmt.Errorf("-gateway: %q is not an http(s) address; %w", in.Gateway, service.ErrUsage)
-	case in.Token == "":
-		return fmt.Errorf("ADMIN_TOKEN (or ADMIN_TOKEN_FILE): the token of the gateway is needed; %w", service.ErrUsage)
-	case (len(in.Numbers) > 0) == (in.Pattern != ""):
-		return fmt.Errorf("give numbers or a -pattern; %w", service.ErrUsage)
-	case in.Pattern == "" && (in.DryRun || in.All):
-		return fmt.Errorf("-dry-run and -all go with -pattern; %w", service.ErrUsage)
+	base, err := in.check()
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, invalidateTimeout)
 	defer cancel()
 	if in.Pattern != "" {
 		return in.pattern(ctx, base, out)
 	}
-	numbers := make([]ruc.Number, len(in.Numbers))
-	for i, text := range in.Numbers {
-		if numbers[i], err = ruc.Parse(text); err != nil {
-			return fmt.Errorf("%q: %s", text, wire.NewProblem(ruc.Number{}, err).Detail)
-		}
+	numbers, err := parse(in.Numbers)
+	if err != nil {
+		return err
 	}
 	for _, n := range numbers {
-		if err := in.ask(ctx, http.MethodDelete, base.JoinPath("v1", "ruc", n.String()), nil, nil); err != nil {
+		if err := in.one(ctx, base, n); err != nil {
 			return fmt.Errorf("%s: %w", n, err)
 		}
 		fmt.Fprintf(out, "%s invalidated\n", n)
 	}
 	return nil
+}
+
+// check returns the gateway's address, or what is wrong with the command.
+func (in Invalidation) check() (*url.URL, error) {
+	base, err := url.Parse(in.Gateway)
+	switch {
+	case err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https":
+		return nil, fmt.Errorf("-gateway: %q is not an http(s) address; %w", in.Gateway, service.ErrUsage)
+	case in.Token == "":
+		return nil, fmt.Errorf("ADMIN_TOKEN (or ADMIN_TOKEN_FILE): the token of the gateway is needed; %w", service.ErrUsage)
+	case (len(in.Numbers) > 0) == (in.Pattern != ""):
+		return nil, fmt.Errorf("give numbers or a -pattern; %w", service.ErrUsage)
+	case in.Pattern == "" && (in.DryRun || in.All):
+		return nil, fmt.Errorf("-dry-run and -all go with -pattern; %w", service.ErrUsage)
+	}
+	return base, nil
+}
+
+func (in Invalidation) one(ctx context.Context, base *url.URL, n ruc.Number) error {
+	return in.ask(ctx, http.MethodDelete, base.JoinPath("v1", "ruc", n.String()), nil, nil)
 }
 
 func (in Invalidation) pattern(ctx context.Context, base *url.URL, out io.Writer) error {

@@ -19,9 +19,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/rucflow/rucflow/scraper/replica"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/store/storetest"
+	"github.com/rucflow/rucflow/shared/wire"
 )
 
 // systemTemp is the temporary folder outside any test, which each set their own.
@@ -344,26 +347,65 @@ func (f *fleet) invalidation(t *testing.T) {
 	}
 	// An answer younger than two seconds counts as the visit that an invalidation asks for.
 	<-time.After(2100 * time.Millisecond)
-	invalidate := func(want string, args ...string) {
+	command := func(name, want string, args ...string) {
 		t.Helper()
 		dir, err := binaries()
 		if err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(filepath.Join(dir, "rucflow"), append([]string{"invalidate", "-gateway", "http://" + f.HTTP}, args...)...)
+		cmd := exec.Command(filepath.Join(dir, "rucflow"), append([]string{name, "-gateway", "http://" + f.HTTP}, args...)...)
 		cmd.Env = []string{"ADMIN_TOKEN=" + token}
+		if name == "forget" {
+			cmd.Env = append(cmd.Env, "NATS_URL="+f.NATS, "NATS_TOKEN="+token)
+		}
 		if out, err := cmd.CombinedOutput(); err != nil || string(out) != want {
 			t.Errorf("%q: %v: %s", args, err, out)
 		}
 	}
-	invalidate(first.String()+" invalidated\n", first.String())
+	command("invalidate", first.String()+" invalidated\n", first.String())
 	if inRedis(first) || !inRedis(other) {
 		t.Error("not exactly that number was deleted from Redis")
 	}
 	everywhere(first, 2)
 	everywhere(other, 1)
-	invalidate("2 answers would be invalidated\n", "-dry-run", "-pattern", "20550070*")
-	invalidate("2 answers invalidated\n", "-pattern", "20550070*")
+	command("invalidate", "2 answers would be invalidated\n", "-dry-run", "-pattern", "20550070*")
+	command("invalidate", "2 answers invalidated\n", "-pattern", "20550070*")
 	everywhere(other, 2)
 	everywhere(kept, 1)
+
+	command("forget", first.String()+" forgotten\n", first.String())
+	if inRedis(first) || !inRedis(kept) {
+		t.Error("not exactly that number was deleted from Redis")
+	}
+	if left := f.storedAbout(first); left != 0 {
+		t.Errorf("%d events of it are left", left)
+	}
+	everywhere(first, 3)
+	f.eventually("it is in Redis", readyWait, func() bool { return inRedis(first) })
+	req, err := http.NewRequest(http.MethodDelete, "http://"+f.HTTP+"/v1/ruc/"+first.String()+"?olvidar=true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	status, _, body := f.do(req)
+	if status != http.StatusNoContent || inRedis(first) || f.storedAbout(first) != 0 {
+		t.Errorf("?olvidar=true: %d %s", status, body)
+	}
+}
+
+// storedAbout returns how many events of n the stream holds.
+func (f *fleet) storedAbout(n ruc.Number) (count uint64) {
+	f.t.Helper()
+	s, err := f.jetStream().Stream(f.t.Context(), wire.StreamEvents)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	info, err := s.Info(f.t.Context(), jetstream.WithSubjectFilter("ruc.*."+n.String()))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, stored := range info.State.Subjects {
+		count += stored
+	}
+	return count
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
@@ -239,6 +240,15 @@ func (r *rig) connect() *nats.Conn {
 	}
 	r.t.Cleanup(nc.Close)
 	return nc
+}
+
+func (r *rig) jetStream() jetstream.JetStream {
+	r.t.Helper()
+	js, err := jetstream.New(r.connect())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return js
 }
 
 // fresh returns the i-th of a row of numbers of which nothing is known.

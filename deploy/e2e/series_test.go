@@ -18,8 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/rucflow/rucflow/scraper/replica"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
@@ -155,11 +153,7 @@ func TestSeries_RedisComesAndGoes(t *testing.T) {
 	f.redis.Kill()
 	f.start(2, 2, 2)
 
-	nc := f.connect()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := f.jetStream()
 	var version atomic.Uint64
 	// refresh stores a newer answer of n, as a scraper would.
 	refresh := func(n ruc.Number) {
@@ -265,7 +259,7 @@ func TestSeries_RedisComesAndGoes(t *testing.T) {
 		warmed = append(warmed, fresh(40001+i))
 	}
 	for _, n := range warmed {
-		newest, ok, err := wire.NewestAnswer(t.Context(), nc, n)
+		newest, ok, err := wire.NewestAnswer(t.Context(), js.Conn(), n)
 		if err != nil || !ok {
 			t.Fatalf("%s: no event: %v", n, err)
 		}

@@ -49,6 +49,9 @@ func ResolvedSubject(n ruc.Number) string { return SubjectResolved + "." + n.Str
 // FailedSubject is the subject under which n's failed visits are stored.
 func FailedSubject(n ruc.Number) string { return SubjectFailed + "." + n.String() }
 
+// eventSubjects are the subjects of everything stored about n in RUC_EVENTS.
+func eventSubjects(n ruc.Number) string { return "ruc.*." + n.String() }
+
 // NumberOf returns the number that ends a subject such as ruc.visit.<ruc>. The
 // error has code ruc.Invalid.
 func NumberOf(subject string) (ruc.Number, error) {

@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	service.Main(all(), invalidate(), provision())
+	service.Main(all(), invalidate(), forget(), provision())
 }
 
 func all() service.Program[allinone.Config] {
@@ -48,7 +48,7 @@ func invalidate() service.Program[invalidateConfig] {
 		Summary: "makes a running gateway and all others forget answers; the next lookup asks SUNAT",
 		Args:    "[<ruc> ...]",
 		Flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&in.Gateway, "gateway", "http://127.0.0.1:8000", "`address` of a gateway")
+			gatewayFlag(fs, &in.Gateway)
 			fs.StringVar(&in.Pattern, "pattern", "", "instead of numbers: a `pattern` of digits and asterisks, such as '2010*'")
 			fs.BoolVar(&in.DryRun, "dry-run", false, "with -pattern: only count")
 			fs.BoolVar(&in.All, "all", false, "with -pattern '*': yes, everything")
@@ -56,6 +56,23 @@ func invalidate() service.Program[invalidateConfig] {
 		Run: func(ctx context.Context, c invalidateConfig, f service.Frame) error {
 			in.Token, in.Numbers = c.Token, f.Args
 			return admin.Invalidate(ctx, in, f.Out)
+		},
+	}
+}
+
+func gatewayFlag(fs *flag.FlagSet, address *string) {
+	fs.StringVar(address, "gateway", "http://127.0.0.1:8000", "`address` of a gateway")
+}
+
+func forget() service.Program[admin.ForgetConfig] {
+	var gateway string
+	return service.Program[admin.ForgetConfig]{
+		Name:    "rucflow forget",
+		Summary: "removes all that is known of a number, its history in the streams too",
+		Args:    "<ruc> ...",
+		Flags:   func(fs *flag.FlagSet) { gatewayFlag(fs, &gateway) },
+		Run: func(ctx context.Context, c admin.ForgetConfig, f service.Frame) error {
+			return admin.Forget(ctx, c, gateway, f.Args, f.Out)
 		},
 	}
 }
