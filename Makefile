@@ -10,6 +10,7 @@ TOOLS     := $(CURDIR)/.tools
 
 LINT_VERSION := v2.15.0
 LINT         := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+VULN_VERSION := v1.8.0
 
 .PHONY: help
 help: ## this list
@@ -68,6 +69,11 @@ $(LINT):
 	@echo 'Building golangci-lint $(LINT_VERSION); this takes some minutes, once.'
 	@GOBIN=$(TOOLS)/new GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	@mv $(TOOLS)/new/golangci-lint $@
+
+# Not part of test: it asks vuln.go.dev, and new findings come without a change of ours.
+.PHONY: vuln
+vuln: ## known vulnerabilities in what the binaries call (needs the internet)
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go run golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION) ./...); done
 
 .PHONY: fmt
 fmt: $(LINT) ## format the code

@@ -51,7 +51,7 @@ func (h *held) weight() uint32 {
 	if !h.found {
 		w += len(h.body)
 	}
-	return uint32(w)
+	return uint32(w) //nolint:gosec // an answer has at most 64 KiB
 }
 
 // l1 holds finished answers in this process's memory. It is bounded in bytes, and
@@ -66,7 +66,7 @@ type l1 struct {
 
 func newL1(maxBytes int64, ttl time.Duration) (*l1, error) {
 	cache, err := otter.New(&otter.Options[ruc.Number, *held]{
-		MaximumWeight:    uint64(maxBytes),
+		MaximumWeight:    uint64(maxBytes), //nolint:gosec // Config.Check wants more than 0
 		Weigher:          func(_ ruc.Number, h *held) uint32 { return h.weight() },
 		ExpiryCalculator: otter.ExpiryWriting[ruc.Number, *held](ttl),
 	})

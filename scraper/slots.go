@@ -317,7 +317,7 @@ func (s *slots) again(err error, attempts, mute int) (pause time.Duration, again
 	case code != ruc.Unavailable:
 		return 0, false
 	case attempts > 1:
-		pause = retryPauseMin + rand.N(retryPauseMax-retryPauseMin)
+		pause = retryPauseMin + rand.N(retryPauseMax-retryPauseMin) //nolint:gosec // a pause is no secret
 	}
 	return pause, attempts < limit
 }

@@ -67,5 +67,5 @@ func shmBytes() (uint64, bool) {
 	if err := syscall.Statfs("/dev/shm", &fs); err != nil {
 		return 0, true // none at all: files in the temp directory instead
 	}
-	return fs.Blocks * uint64(fs.Bsize), true
+	return fs.Blocks * uint64(fs.Bsize), true //nolint:gosec // no block has a negative size
 }

@@ -1,10 +1,10 @@
 package browser
 
 import (
+	"crypto/rand"
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 
 	"github.com/rucflow/rucflow/scraper/sunat"
@@ -13,7 +13,7 @@ import (
 
 // binding is the name of the function through which documents report. It is random so
 // that no page can know it.
-var binding = fmt.Sprintf("r%x", rand.Uint64())
+var binding = "r" + rand.Text()
 
 //go:embed script.js
 var scriptSource string

@@ -38,7 +38,7 @@ func NewMemory(maxBytes int64, now func() time.Time) (*Memory, error) {
 	}
 	cache, err := otter.New(&otter.Options[ruc.Number, held]{
 		MaximumWeight: uint64(maxBytes),
-		Weigher:       func(_ ruc.Number, h held) uint32 { return uint32(len(h.value)) + entryOverhead },
+		Weigher:       func(_ ruc.Number, h held) uint32 { return uint32(len(h.value)) + entryOverhead }, //nolint:gosec // an answer has at most 64 KiB
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store.NewMemory: %w", err)
