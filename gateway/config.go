@@ -14,6 +14,11 @@ type Config struct {
 	L1TTL          time.Duration `env:"L1_TTL" envDefault:"10m" help:"how long an answer lives in this process's memory"`
 	MemoryBytes    service.Bytes `env:"CACHE_MEMORY_BYTES" envDefault:"64MiB" help:"bound of this process's memory cache"`
 	AdminToken     string        `env:"ADMIN_TOKEN" secret:"true" help:"token of the admin routes; without one they are refused"`
+	APIKeysFile    string        `env:"API_KEYS_FILE" help:"path of the API keys, a line for each: name, SHA-256, quota; lookups want one of them then"`
+	RateLimit      string        `env:"RATE_LIMIT" help:"lookups of one client, by its key or address, in this process: 10/s, also /m, /h, /d; off by default"`
+	TrustedProxies string        `env:"TRUSTED_PROXIES" help:"addresses and networks whose X-Forwarded-For is believed, separated by commas"`
+	AllowedHosts   string        `env:"ALLOWED_HOSTS" help:"hosts that may be asked for, *.example.com too, separated by commas; any by default"`
+	CORSOrigins    string        `env:"CORS_ORIGINS" help:"origins whose pages may ask, separated by commas, or *; none by default"`
 	StaleAfter     time.Duration `env:"STALE_AFTER" envDefault:"10s" help:"how long a visit may take before the last answer is served instead, stale though it be; 0 = any time"`
 	RefreshAt      float64       `env:"CACHE_REFRESH_AT" envDefault:"0.9" help:"share of a record's life after which a lookup has it refreshed behind; 0 = never"`
 	service.Lifetimes
@@ -32,6 +37,9 @@ func (c Config) Check() error {
 		return errors.New("CACHE_REFRESH_AT: from 0 to less than 1")
 	case c.MemoryBytes <= 0:
 		return errors.New("CACHE_MEMORY_BYTES: more than 0")
+	}
+	if _, err := c.rules(); err != nil {
+		return err
 	}
 	return c.Lifetimes.Check()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
 
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
@@ -26,6 +27,8 @@ const (
 	maxHeaderBytes = 16 << 10
 	readTimeout    = 10 * time.Second
 	idleTimeout    = 2 * time.Minute
+	// idleWorker is how long the goroutine of a closed connection waits for another one.
+	idleWorker = time.Second
 	// maxServerConns bounds open connections of one process.
 	maxServerConns = 64 << 10
 )
@@ -33,15 +36,19 @@ const (
 // cacheName names this cache in Cache-Status (RFC 9211).
 const cacheName = "rucflow"
 
+const headerCacheStatus = "Cache-Status"
+
 // web is the HTTP side of a gateway.
 type web struct {
 	lookups *lookups
+	access  *access
 	admin   *admin
 	health  func() health
 	ready   func() error
 	metrics *metrics
 	now     func() time.Time
 	log     zerolog.Logger
+	refused zerolog.Logger // of requests that were no lookups; bounded, for anybody can make them
 }
 
 // app makes the Fiber application with every route.
@@ -62,14 +69,22 @@ func (w *web) app(writeTimeout time.Duration) *fiber.App {
 		// A panic is an answer with code internal, so fasthttp's own error page
 		// never shows.
 	})
+	app.Server().MaxIdleWorkerDuration = idleWorker
 	app.Use(w.guard)
+	// Before the host is looked at, for probes ask by address.
+	app.Get("/health", w.showHealth)
+	app.Get("/livez", func(c *fiber.Ctx) error { return c.SendString("ok\n") })
+	app.Get("/readyz", w.showReady)
+	if len(w.access.hosts) > 0 {
+		app.Use(w.access.host)
+	}
+	if len(w.access.origins) > 0 {
+		app.Use([]string{"/obtener-ruc", "/v1/ruc"}, w.access.crossOrigin())
+	}
 	app.Get("/obtener-ruc/:ruc", w.record)
 	app.Get("/v1/ruc/:ruc", w.record)
 	app.Delete("/v1/ruc/:ruc", w.admin.authorize, w.admin.forget)
 	app.Post("/v1/cache/invalidar", w.admin.authorize, w.admin.forgetPattern)
-	app.Get("/health", w.showHealth)
-	app.Get("/livez", func(c *fiber.Ctx) error { return c.SendString("ok\n") })
-	app.Get("/readyz", w.showReady)
 	return app
 }
 
@@ -81,11 +96,26 @@ func (w *web) guard(c *fiber.Ctx) (err error) {
 			err = &ruc.Error{Code: ruc.Internal, Err: fmt.Errorf("panic: %v", p)}
 		}
 	}()
-	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
+	secure(&c.Response().Header)
 	if err := bounded(c); err != nil {
 		return err
 	}
 	return c.Next()
+}
+
+// secure sets what every response says to browsers: it is data, to be read by pages of
+// this site alone, and loads nothing. A handler of a page of ours sets another policy.
+func secure(h *fasthttp.ResponseHeader) {
+	for _, header := range security {
+		h.SetCanonical(header[0], header[1]) // 0.2 µs less than with Set, at every hit
+	}
+}
+
+var security = [][2][]byte{
+	{[]byte(fiber.HeaderXContentTypeOptions), []byte("nosniff")},
+	{[]byte(fiber.HeaderReferrerPolicy), []byte("no-referrer")},
+	{[]byte(fiber.HeaderContentSecurityPolicy), []byte("default-src 'none'; frame-ancestors 'none'")},
+	{[]byte(headerResourcePolicy), []byte("same-origin")},
 }
 
 // bounded takes the body from the connection and refuses one beyond maxBodyBytes.
@@ -98,7 +128,7 @@ func bounded(c *fiber.Ctx) error {
 	}
 	body, err := io.ReadAll(io.LimitReader(stream, maxBodyBytes+1))
 	if err != nil {
-		return &ruc.Error{Code: ruc.BadBody, Err: err}
+		return cut(c, err)
 	}
 	if len(body) <= maxBodyBytes {
 		c.Request().SetBodyRaw(body)
@@ -107,24 +137,41 @@ func bounded(c *fiber.Ctx) error {
 	if _, err := io.CopyN(io.Discard, stream, maxDrainBytes); err == nil {
 		c.Context().SetConnectionClose() // there may be more
 	} else if !errors.Is(err, io.EOF) {
-		return &ruc.Error{Code: ruc.BadBody, Err: err}
+		return cut(c, err)
 	}
 	return &ruc.Error{Code: ruc.TooLarge}
 }
 
+// cut refuses a request whose body did not come to its end. The connection ends with it,
+// for the rest of the body would be taken for the next request.
+func cut(c *fiber.Ctx, err error) error {
+	c.Context().SetConnectionClose()
+	var late net.Error
+	if errors.As(err, &late) && late.Timeout() {
+		return fiber.ErrRequestTimeout
+	}
+	return &ruc.Error{Code: ruc.BadBody, Err: err}
+}
+
 // record answers GET /obtener-ruc/{ruc} and GET /v1/ruc/{ruc}.
 func (w *web) record(c *fiber.Ctx) error {
+	who, err := w.access.enter(c)
+	defer who.tell(c, w.now) // after the lookup, which may count on it
+	if err != nil {
+		return err
+	}
 	n, err := ruc.Parse(c.Params("ruc"))
 	if err != nil {
 		return err
 	}
 	start := w.now()
 	wish := parseWish(c.Get(fiber.HeaderCacheControl))
+	wish.foreign = w.access.foreign(c)
 	f, ok := w.lookups.memory(n, wish)
 	if ok && f.found && f.layer == layerMemory {
 		w.metrics.hits.Observe(w.now().Sub(start).Seconds())
 	} else {
-		if f, err = w.lookups.lookup(c.UserContext(), n, trace(c), wish); err != nil {
+		if f, err = w.lookups.lookup(c.UserContext(), n, trace(c), wish, who); err != nil {
 			return &numbered{ruc: n, err: err, logged: true}
 		}
 	}
@@ -145,7 +192,7 @@ func (w *web) send(c *fiber.Ctx, f found) error {
 	}
 	h.Set(fiber.HeaderCacheControl, "private, max-age="+strconv.FormatInt(int64(lifetime/time.Second), 10))
 	h.Set(fiber.HeaderLastModified, f.modified)
-	h.Set("Cache-Status", cacheStatus(f))
+	h.Set(headerCacheStatus, cacheStatus(f))
 	if f.found && matches(c.Get(fiber.HeaderIfNoneMatch), f.etag) {
 		c.Status(http.StatusNotModified)
 		return nil
@@ -237,12 +284,15 @@ func (w *web) problem(c *fiber.Ctx, err error) error {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(p.RetryAfter))
 	}
 	if about == nil || !about.logged {
-		line := w.log.Info()
+		line := w.refused.Info()
 		if p.Code == ruc.Internal {
 			line = w.log.Error()
 		}
 		line.Err(err).Str("code", string(p.Code)).Int("status", p.Status).Str("ruc", n.Masked()).
 			Str("req", p.RequestID).Msg("request refused or failed")
+	}
+	if c.GetRespHeader(fiber.HeaderXContentTypeOptions) == "" {
+		secure(&c.Response().Header) // a request that was refused before it reached guard
 	}
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	c.Status(p.Status)

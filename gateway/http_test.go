@@ -2,8 +2,11 @@ package gateway_test
 
 import (
 	"encoding/json"
+	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -199,5 +202,75 @@ func TestHTTP_Ops(t *testing.T) {
 		if got := r.get(path); got.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d", path, got.StatusCode)
 		}
+	}
+}
+
+// Who sends a byte now and then has as long as anybody else.
+func TestHTTP_CutsOffSlowClients(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for name, tc := range map[string]struct{ begin, more, want string }{
+		"headers that do not end":  {"GET /livez HTTP/1.1\r\nHost: x\r\nX", "x", "HTTP/1.1 408 "},
+		"nothing but line breaks":  {"", "\r\n", ""},
+		"a body that does not end": {"POST /v1/cache/invalidar HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", "{", "HTTP/1.1 408 "},
+		"chunks without end":       {"POST /v1/cache/invalidar HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\n{\r\n", "HTTP/1.1 408 "},
+		"a second request":         {"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\nX", "x", "HTTP/1.1 200 "},
+		"a large body":             {"POST /v1/cache/invalidar HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\n\r\n" + strings.Repeat("x", 70_000), "x", "HTTP/1.1 408 "},
+	} {
+		wg.Go(func() {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			began := time.Now()
+			_ = conn.SetDeadline(began.Add(3 * patience))
+			stop := make(chan struct{})
+			defer close(stop)
+			wg.Go(func() {
+				tick := time.NewTicker(50 * time.Millisecond)
+				defer tick.Stop()
+				_, err := io.WriteString(conn, tc.begin)
+				for err == nil {
+					select {
+					case <-stop:
+						return
+					case <-tick.C:
+						_, err = io.WriteString(conn, tc.more)
+					}
+				}
+			})
+			got, err := io.ReadAll(conn) // it may end with a reset
+			if took := time.Since(began); took > 2*patience || !strings.HasPrefix(string(got), tc.want) || tc.want == "" && len(got) > 0 {
+				t.Errorf("%s: after %v, %v: %.300q", name, took, err, got)
+			}
+		})
+	}
+}
+
+// What follows a body that cannot be read could be the rest of it.
+func TestHTTP_RestOfABrokenBodyIsNoRequest(t *testing.T) {
+	r := start(t)
+	for _, body := range []string{
+		"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+		"Transfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n",
+		"Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("10000\r\n"+strings.Repeat("x", 0x10000)+"\r\n", 2) + "zz\r\n",
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(conn, "POST /v1/cache/invalidar HTTP/1.1\r\nHost: x\r\n"+body+"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Error(err)
+		}
+		got, err := io.ReadAll(conn)
+		if strings.Count(string(got), "HTTP/1.1 ") != 1 || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
+			t.Errorf("%.60q: %v, %q", body, err, got)
+		}
+		_ = conn.Close()
 	}
 }

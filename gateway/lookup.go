@@ -75,16 +75,18 @@ func (l *lookups) memory(n ruc.Number, w wish) (found, bool) {
 	if f.State == ruc.Stale {
 		hit.layer = layerStale
 	}
-	l.refresh.consider(n, hit)
+	if !w.foreign {
+		l.refresh.consider(n, hit)
+	}
 	return hit, true
 }
 
 // lookup answers a caller who waits at most until ctx's deadline, and never
-// longer than REQUEST_TIMEOUT. Errors are *ruc.Error. Whatever is no hit of the memory
-// leaves one line in the log.
-func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace, w wish) (found, error) {
+// longer than REQUEST_TIMEOUT; a visit counts on the asker's quota. Errors are *ruc.Error.
+// Whatever is no hit of the memory leaves one line in the log.
+func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace, w wish, who asker) (found, error) {
 	start := l.now()
-	f, err := l.find(ctx, n, t, w)
+	f, err := l.find(ctx, n, t, w, who)
 	took := l.now().Sub(start)
 	line := l.log.Info()
 	switch code := ruc.CodeOf(err); {
@@ -101,18 +103,21 @@ func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace, w wish
 		}
 		line = line.Str("layer", string(f.layer)).Bool("found", f.found)
 	}
+	if who.key != "" {
+		line = line.Str("key", who.key)
+	}
 	line.Str("ruc", n.Masked()).Dur("took", took).Str("req", t.Request).Msg("lookup")
 	return f, err
 }
 
-func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish) (found, error) {
+func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish, who asker) (found, error) {
 	if f, ok := l.memory(n, w); ok {
 		return f, nil
 	}
 	if f, ok := l.stored(ctx, n, w); ok {
 		return f, nil
 	}
-	if w.heldOnly || w.maxStale > 0 {
+	if w.heldOnly || w.foreign || w.maxStale > 0 {
 		if f, ok := l.last(n); ok && w.takes(f.fresh) {
 			return f, nil
 		}
@@ -120,9 +125,21 @@ func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish) 
 	if w.heldOnly {
 		return found{}, &ruc.Error{Code: ruc.NotHeld}
 	}
+	if w.foreign {
+		l.metrics.refuse(refusedSite)
+		return found{}, &ruc.Error{Code: ruc.Forbidden, Detail: "Una página de otro sitio no puede causar una consulta a SUNAT, y este RUC no está guardado. El administrador puede permitir el sitio en CORS_ORIGINS."}
+	}
+	undo, err := who.quota.spend(l.now())
+	if err != nil {
+		l.metrics.refuse(refusedQuota)
+		return found{}, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	f, err := l.visit(ctx, n, t, w)
+	if err != nil && !visited(err) {
+		undo()
+	}
 	if err == nil || !coverable(ruc.CodeOf(err)) {
 		return f, err
 	}
@@ -136,6 +153,13 @@ func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish) 
 // it said before may do. What it has just said is never covered up.
 func coverable(code ruc.Code) bool {
 	return code == ruc.Unavailable || code == ruc.Blocked || code == ruc.Overloaded || code == ruc.Timeout
+}
+
+// visited reports whether a lookup that failed has cost a visit. One whose time passed
+// counts: its visit is waiting, is being made or was, and its answer is kept.
+func visited(err error) bool {
+	var e *ruc.Error
+	return errors.As(err, &e) && (e.Code == ruc.Timeout || e.Attempts > 0)
 }
 
 // visit has SUNAT asked. When that takes longer than STALE_AFTER and there is an answer
@@ -246,6 +270,8 @@ func (l *lookups) stored(ctx context.Context, n ruc.Number, w wish) (found, bool
 	}
 	l.l1.fill(n, h, mark)
 	hit := found{held: h, layer: layer(l.store.Kind()), fresh: f}
-	l.refresh.consider(n, hit)
+	if !w.foreign {
+		l.refresh.consider(n, hit)
+	}
 	return hit, w.takes(f)
 }

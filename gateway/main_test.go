@@ -149,6 +149,9 @@ func start(t *testing.T, change ...func(*gateway.Config, *gateway.Deps)) *rig {
 		}
 	}
 	t.Cleanup(func() {
+		// The client may have made a connection that it then did not need, and a server
+		// waits for the request of a new one.
+		r.web.CloseIdleConnections()
 		if err := r.stop(); err != nil {
 			t.Errorf("Run: %v", err)
 		}

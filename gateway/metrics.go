@@ -16,7 +16,19 @@ type metrics struct {
 	hits          prometheus.Observer              // the hottest of them
 	store         prometheus.Counter
 	invalidations prometheus.Counter
+	refusals      map[refusal]prometheus.Counter
 }
+
+// refusal is why a request was not let in.
+type refusal string
+
+const (
+	refusedKey   refusal = "key"   // none, or none that is known
+	refusedRate  refusal = "rate"  // more than RATE_LIMIT
+	refusedQuota refusal = "quota" // the key's visits are used up
+	refusedHost  refusal = "host"  // not of ALLOWED_HOSTS
+	refusedSite  refusal = "site"  // a page of another site, and a visit would have been needed
+)
 
 // outcomeFound labels a lookup that brought a record; every other outcome is a ruc.Code.
 const outcomeFound = "found"
@@ -36,9 +48,14 @@ func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 			Name: "ruc_invalidations_total",
 			Help: "Notices of invalidations heard, this gateway's own included.",
 		}),
-		answers: map[layer][2]prometheus.Observer{},
+		answers:  map[layer][2]prometheus.Observer{},
+		refusals: map[refusal]prometheus.Counter{},
 	}
-	for _, c := range []prometheus.Collector{m.lookups, m.store, m.invalidations} {
+	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ruc_refusals_total",
+		Help: "Requests over HTTP that were not let in, by reason: key, rate, quota, host, site.",
+	}, []string{"reason"})
+	for _, c := range []prometheus.Collector{m.lookups, m.store, m.invalidations, refusals} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -47,6 +64,9 @@ func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 		m.answers[l] = [2]prometheus.Observer{
 			m.lookups.WithLabelValues(string(l), string(ruc.NotFound)), m.lookups.WithLabelValues(string(l), outcomeFound),
 		}
+	}
+	for _, r := range []refusal{refusedKey, refusedRate, refusedQuota, refusedHost, refusedSite} {
+		m.refusals[r] = refusals.WithLabelValues(string(r))
 	}
 	m.hits = m.answers[layerMemory][1]
 	return m, nil
@@ -70,6 +90,8 @@ func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census
 	}
 	return nil
 }
+
+func (m *metrics) refuse(r refusal) { m.refusals[r].Inc() }
 
 // answered counts a lookup that brought an answer.
 func (m *metrics) answered(l layer, found bool, took time.Duration) {

@@ -50,6 +50,8 @@ const (
 	writeMargin = 10 * time.Second
 	// maxLookups bounds the requests on ruc.lookup being served at one time.
 	maxLookups = 4096
+	// refusedLines bounds the log of refused requests, per second.
+	refusedLines = 100
 )
 
 // Run serves until ctx ends, then lets the requests in hand end within
@@ -64,6 +66,11 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		return err
 	}
 	defer memory.close()
+	door, err := newAccess(cfg, deps.Now, m, deps.Log)
+	if err != nil {
+		return err
+	}
+	defer door.close()
 
 	work, stopWork := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopWork(nil)
@@ -108,13 +115,14 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	ready := service.NATSReady(deps.NATS)
 	site := &web{
-		lookups: look, ready: ready,
+		lookups: look, access: door, ready: ready,
 		admin: &admin{
 			token: cfg.AdminToken, log: deps.Log,
 			invalidated: &invalidations{ctx: work, store: deps.Store, nc: deps.NATS, js: js, l1: memory},
 		},
 		metrics: m, now: deps.Now, log: deps.Log,
-		health: func() health { return state(deps, people, pause.Current().Left) },
+		refused: deps.Log.Sample(&zerolog.BurstSampler{Burst: refusedLines, Period: time.Second}),
+		health:  func() health { return state(deps, people, pause.Current().Left) },
 	}
 	app := site.app(cfg.RequestTimeout + writeMargin)
 	bus := &natsSide{lookups: look, nc: deps.NATS, ctx: work, log: deps.Log, slots: make(chan struct{}, maxLookups)}
@@ -139,6 +147,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	wg.Go(func() { people.run(work, deps.NATS) })
 	wg.Go(func() { refresh.run(work) })
 	wg.Go(func() { pause.Run(work) })
+	if door.keys != nil {
+		wg.Go(func() { door.keys.follow(work) })
+	}
 	wg.Go(func() { watch(work, deps.NATS, res, follow) })
 	wg.Go(func() {
 		fail(service.ServeOps(work, deps.Ops, service.Ops{
@@ -279,7 +290,7 @@ func (s *natsSide) handle(req micro.Request) {
 		defer func() { <-s.slots }()
 		ctx, cancel := context.WithTimeout(s.ctx, wire.Wait(req.Headers().Get))
 		defer cancel()
-		f, err := s.lookups.lookup(ctx, n, t, parseWish(req.Headers().Get(wire.HeaderCacheControl)))
+		f, err := s.lookups.lookup(ctx, n, t, parseWish(req.Headers().Get(wire.HeaderCacheControl)), asker{})
 		if err != nil {
 			s.refuse(req, n, t, err)
 			return

@@ -243,8 +243,8 @@ func TestRefresh_RestsAfterAFailureAndLeavesNotFoundAlone(t *testing.T) {
 	t.Parallel()
 	r := start(t, func(c *gateway.Config, _ *gateway.Deps) { c.RefreshAt = 0.9 })
 	a, absent := r.found(number), missingAt(second, r.clock.now())
-	r.publish(a)
 	r.publish(absent)
+	r.publish(a) // heard after the other
 	r.holds(a)
 	fleet := r.scraper(func(req micro.Request, n ruc.Number) {
 		if n != number {

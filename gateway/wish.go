@@ -9,14 +9,15 @@ import (
 	"github.com/rucflow/rucflow/shared/ruc"
 )
 
-// wish is what an asker's Cache-Control says (RFC 9111, section 5.2.1). The zero wish
-// takes what is fresh, and what is stale where nothing else can be had.
+// wish is what an asker's Cache-Control says (RFC 9111, section 5.2.1), and what is granted
+// of it. The zero wish takes what is fresh, and what is stale where nothing else can be had.
 type wish struct {
 	anew     bool          // no-cache: nothing that is held will do
 	limited  bool          // max-age was given
 	maxAge   time.Duration // what is older will not do
 	maxStale time.Duration // what has been stale for no longer will do
 	heldOnly bool          // only-if-cached: no visit
+	foreign  bool          // a page of another site asks: no visit, also none behind
 }
 
 // parseWish reads the header. What it does not know it ignores, as the RFC asks.

@@ -141,7 +141,7 @@ func TestCompose_Environment(t *testing.T) {
 // TestCompose_SettingsReachTheServices: a value in .env is the one in force.
 func TestCompose_SettingsReachTheServices(t *testing.T) {
 	given := map[string]string{
-		"LOG_LEVEL": "debug", "REQUEST_TIMEOUT": "44s", "CACHE_TTL": "100h0m0s", "CACHE_NEGATIVE_TTL": "2h0m0s", "CACHE_GRACE": "200h0m0s",
+		"LOG_LEVEL": "debug", "REQUEST_TIMEOUT": "44s", "RATE_LIMIT": "7/m", "TRUSTED_PROXIES": "10.0.0.0/8", "ALLOWED_HOSTS": "ruc.pe", "CORS_ORIGINS": "https://app.pe", "CACHE_TTL": "100h0m0s", "CACHE_NEGATIVE_TTL": "2h0m0s", "CACHE_GRACE": "200h0m0s",
 		"EVENTS_MAX_AGE": "1000h0m0s", "SUNAT_URL": "http://replica:8088/x", "SUNAT_SLOTS": "3", "SUNAT_MAX_CONCURRENT": "4", "SUNAT_PACE": "7s", "SUNAT_PAUSE": "6m0s",
 		"SUNAT_ATTEMPTS": "5", "SUNAT_ATTEMPT_TIMEOUT": "9s", "SUNAT_QUEUE": "65", "SUNAT_USER_AGENT": "somebody",
 	}

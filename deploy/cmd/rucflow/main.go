@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	service.Main(all(), invalidate(), forget(), provision())
+	service.Main(all(), invalidate(), forget(), key(), provision())
 }
 
 func all() service.Program[allinone.Config] {
@@ -73,6 +73,17 @@ func forget() service.Program[admin.ForgetConfig] {
 		Flags:   func(fs *flag.FlagSet) { gatewayFlag(fs, &gateway) },
 		Run: func(ctx context.Context, c admin.ForgetConfig, f service.Frame) error {
 			return admin.Forget(ctx, c, gateway, f.Args, f.Out)
+		},
+	}
+}
+
+func key() service.Program[struct{}] {
+	return service.Program[struct{}]{
+		Name:    "rucflow key",
+		Summary: "makes an API key and its line for API_KEYS_FILE; the quota, such as 1000/d, bounds the visits it may cause",
+		Args:    "<name> [<quota>]",
+		Run: func(_ context.Context, _ struct{}, f service.Frame) error {
+			return admin.Key(f.Args, f.Out)
 		},
 	}
 }

@@ -1,0 +1,73 @@
+package gateway
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+)
+
+// BenchmarkHit is a hit of the memory from the parsed request to the response ready to be
+// sent: with nothing of access, and with all of it.
+func BenchmarkHit(b *testing.B) {
+	key, line, err := NewKey("uno", "1000000/d")
+	if err != nil {
+		b.Fatal(err)
+	}
+	file := filepath.Join(b.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte(line), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	for name, cfg := range map[string]Config{
+		"open":      {},
+		"key":       {APIKeysFile: file},
+		"rate":      {RateLimit: "1000000000/s", TrustedProxies: "0.0.0.0/32"},
+		"hosts":     {AllowedHosts: "a.example.com,*.interno.pe,localhost"},
+		"cors":      {CORSOrigins: "https://app.example.com"},
+		"protected": {APIKeysFile: file, RateLimit: "1000000000/s", AllowedHosts: "localhost", CORSOrigins: "https://app.example.com"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			reg := prometheus.NewRegistry()
+			m, err := newMetrics(reg, "memory")
+			if err != nil {
+				b.Fatal(err)
+			}
+			door, err := newAccess(cfg, time.Now, m, zerolog.Nop())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer door.close()
+			memory, err := newL1(1<<20, time.Hour)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer memory.close()
+			n := ruc.MustParse("20131312955")
+			memory.put(n, &held{body: make([]byte, 2000), found: true, obtained: time.Now(), etag: `W/"abc"`, modified: time.Now().UTC().Format(httpTime)})
+			w := &web{
+				lookups: &lookups{l1: memory, refresh: &refresher{}, policy: ruc.Policy{TTL: time.Hour}, now: time.Now, metrics: m},
+				access:  door, admin: &admin{}, metrics: m, now: time.Now, log: zerolog.Nop(),
+			}
+			handle := w.app(0).Handler()
+			ctx := &fasthttp.RequestCtx{}
+			ctx.Request.SetRequestURI("/obtener-ruc/" + n.String())
+			ctx.Request.Header.SetHost("localhost:8000")
+			ctx.Request.Header.Set("X-Forwarded-For", "198.51.100.7, 203.0.113.9")
+			ctx.Request.Header.Set(headerAPIKey, key)
+			b.ReportAllocs()
+			for b.Loop() {
+				ctx.Response.Reset()
+				handle(ctx)
+			}
+			if ctx.Response.StatusCode() != 200 {
+				b.Fatalf("%d %s", ctx.Response.StatusCode(), ctx.Response.Body())
+			}
+		})
+	}
+}
