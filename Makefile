@@ -52,6 +52,10 @@ test: need-chromium need-redis lint standalone build ## everything CI checks: li
 series: need-chromium need-redis ## the long form of the fleet's tests: kills by the dozen, Redis coming and going (half an hour)
 	@cd deploy && go test -race -count=1 -timeout 60m -v -run 'TestSeries|TestKill' ./e2e -full
 
+.PHONY: chaos
+chaos: need-chromium need-redis ## one fault after the other in a running fleet, and a table of what held (ten minutes)
+	@cd deploy && go test -race -count=1 -timeout 40m -v -run 'TestChaos' ./e2e -full
+
 .PHONY: docs
 docs: need-chromium ## the tables in README.md, from the code
 	@cd deploy && go test -count=1 -run TestReadme ./e2e -update

@@ -64,6 +64,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	defer stop(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { w.watch(ctx) })
+	if deps.Provision {
+		wg.Go(func() { reprovision(ctx, js, cfg, deps) })
+	}
 	wg.Go(func() {
 		err := service.ServeOps(ctx, deps.Ops, service.Ops{
 			Registry: deps.Registry, Live: func() error { return nil }, Ready: service.NATSReady(deps.NATS), Pprof: deps.Pprof,
@@ -89,17 +92,7 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 		return nil, err
 	}
 	if deps.Provision {
-		p := wire.Provisioner{JS: js, Source: deps.Source, Update: deps.Update, Warn: func(what, field, want, found string) {
-			deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
-				Msg("a stream differs from this process's settings and was left as it is")
-		}}
-		if err := p.Events(ctx, cfg.EventsMaxAge); err != nil {
-			return nil, err
-		}
-		if err := p.Cachewriter(ctx); err != nil {
-			return nil, err
-		}
-		if err := p.Dead(ctx); err != nil {
+		if err := provision(ctx, js, cfg, deps); err != nil {
 			return nil, err
 		}
 	}
@@ -121,4 +114,29 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 		js: js, consumer: consumer, source: deps.Source, store: deps.Store,
 		policy: cfg.Policy(), now: deps.Now, clock: wire.NewClock(deps.Now), metrics: m, log: deps.Log,
 	}, nil
+}
+
+func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) error {
+	p := wire.Provisioner{JS: js, Source: deps.Source, Update: deps.Update, Warn: func(what, field, want, found string) {
+		deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
+			Msg("a stream differs from this process's settings and was left as it is")
+	}}
+	if err := p.Events(ctx, cfg.EventsMaxAge); err != nil {
+		return err
+	}
+	if err := p.Cachewriter(ctx); err != nil {
+		return err
+	}
+	return p.Dead(ctx)
+}
+
+// reprovision makes what is needed anew on a server that came back without it.
+func reprovision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) {
+	quiet := deps
+	quiet.Log = zerolog.Nop() // differences were told at the start
+	wire.Reprovision(ctx, deps.NATS, func(ctx context.Context) error {
+		return provision(ctx, js, cfg, quiet)
+	}, func(err error) {
+		deps.Log.Warn().Err(err).Msg("the stream of events could not be looked after yet")
+	})
 }

@@ -102,7 +102,7 @@ func (a *access) close() {
 	}
 }
 
-const headerAPIKey = "X-Api-Key"
+const headerAPIKey = "X-Api-Key" //nolint:gosec // the name of a header
 
 // enter lets a request for a lookup in and says who asks. Every request counts on the
 // rate, one without a valid key on that of its address. The asker is good also beside an

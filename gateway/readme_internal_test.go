@@ -15,7 +15,7 @@ func TestReadme_ListsEveryRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed := map[string]bool{}
-	for _, m := range regexp.MustCompile("`((?:GET|POST|PUT|PATCH|DELETE) /[^` ]*)[^`]*`").FindAllStringSubmatch(string(b), -1) {
+	for _, m := range regexp.MustCompile("`((?:GET|POST|PUT|PATCH|DELETE) /[^` ?]*)[^`]*`").FindAllStringSubmatch(string(b), -1) {
 		listed[m[1]] = true
 	}
 	parameter := regexp.MustCompile(`:(\w+)`)

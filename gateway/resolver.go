@@ -35,6 +35,7 @@ var errOtherNumber = errors.New("gateway: the answer names another number")
 type resolver struct {
 	nc      *nats.Conn
 	now     func() time.Time
+	clock   *wire.Clock   // the server's, by which events are stored
 	timeout time.Duration // of a flight
 	max     int           // flights
 	log     zerolog.Logger
@@ -264,10 +265,11 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight, t wire.Tra
 		return nil, &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: err}
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
-	began := r.now()
+	began, begun := r.now(), r.clock.Now()
 	var (
 		nobodySince time.Time // since when nobody takes the request; zero while somebody may have
 		asked       time.Time // when the last request left
+		late        bool      // this is not the first time to ask
 		taken       bool      // a request was not refused: its event may come whoever is there now
 	)
 	next := time.NewTimer(0)
@@ -284,6 +286,17 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight, t wire.Tra
 		case <-next.C:
 			if !asked.IsZero() && r.now().Sub(asked) >= askAgain {
 				taken = true
+			}
+			if late {
+				if h := r.since(n, begun); h != nil {
+					return h, nil
+				}
+			}
+			if late = true; !r.nc.IsConnected() {
+				// A request in nats.go's buffer would arrive after the reconnect, whatever
+				// has been answered meanwhile; the reconnect brings us here again.
+				next.Reset(askAgain)
+				continue
 			}
 			asked = r.now()
 			next.Reset(askAgain)
@@ -323,6 +336,22 @@ func (r *resolver) ask(ctx context.Context, n ruc.Number, fl *flight, t wire.Tra
 			return h, nil
 		}
 	}
+}
+
+// since returns the answer that was stored after begun, if there is one: its event may
+// have passed while the connection was lost, and asking would bring one more visit.
+func (r *resolver) since(n ruc.Number, begun time.Time) *held {
+	ctx, cancel := context.WithTimeout(r.ctx, lastTimeout)
+	defer cancel()
+	e, ok, err := wire.NewestAnswer(ctx, r.nc, n)
+	if err != nil || !ok || e.Stored.Before(begun) {
+		return nil // who cannot look asks
+	}
+	h, err := newHeld(e.Body, e.Prefix, e.Seq)
+	if err != nil {
+		return nil
+	}
+	return h
 }
 
 func isNoResponders(m *nats.Msg) bool {

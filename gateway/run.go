@@ -74,8 +74,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 
 	work, stopWork := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopWork(nil)
+	clock := wire.NewClock(deps.Now)
 	res := &resolver{
-		nc: deps.NATS, now: deps.Now, timeout: cfg.RequestTimeout, max: cfg.MaxPending, log: deps.Log,
+		nc: deps.NATS, now: deps.Now, clock: clock, timeout: cfg.RequestTimeout, max: cfg.MaxPending, log: deps.Log,
 		ctx: work, keep: memory.put, flights: map[ruc.Number]*flight{},
 	}
 	refresh := &refresher{
@@ -100,7 +101,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err != nil {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
-	pause := wire.NewPauseWatch(deps.NATS, js, wire.NewClock(deps.Now), func(err error) {
+	pause := wire.NewPauseWatch(deps.NATS, js, clock, func(err error) {
 		if err != nil { // a gateway that starts before the first scraper finds no bucket
 			deps.Log.Info().Err(err).Msg("the fleet's pause cannot be read; /health does not show it")
 			return

@@ -320,6 +320,9 @@ func (f *front) fly(ctx context.Context, n ruc.Number, fl *resolveFlight) (wire.
 	mute := time.Time{} // since when JetStream has not answered
 	for {
 		e, ok, err := f.look(ctx, n)
+		if err == nil && !ok {
+			seen = 0 // what was seen is gone: forgotten, or the server lost its storage
+		}
 		if err == nil && ok {
 			switch {
 			case first && !e.Failed && f.clock.Now().Sub(e.Stored) < recent:

@@ -128,6 +128,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	wg.Go(func() { m.followQueue(rest, consumer, clock) })
 	wg.Go(func() { ps.run(rest) })
 	wg.Go(func() { changed.run(rest) })
+	if deps.Provision {
+		wg.Go(func() { reprovision(rest, js, cfg, deps) })
+	}
 	ps.read(ctx) // a scraper that starts in a pause keeps it
 	wg.Go(func() {
 		onReconnect(rest, deps.NATS, func() {
@@ -227,6 +230,17 @@ func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Dep
 		return err
 	}
 	return p.Visits(ctx, cfg.Queue, cfg.MaxConcurrent, cfg.Pace)
+}
+
+// reprovision makes the streams anew on a server that came back without them.
+func reprovision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) {
+	quiet := deps
+	quiet.Log = zerolog.Nop() // differences were told at the start
+	wire.Reprovision(ctx, deps.NATS, func(ctx context.Context) error {
+		return provision(ctx, js, cfg, quiet)
+	}, func(err error) {
+		deps.Log.Warn().Err(err).Msg("the streams could not be looked after yet")
+	})
 }
 
 func newBrowser(cfg Config, deps Deps, observe browser.Observe) (engine, error) {

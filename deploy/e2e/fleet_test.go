@@ -60,6 +60,8 @@ var binaries = sync.OnceValues(func() (dir string, err error) {
 type process struct {
 	t      *testing.T
 	name   string
+	args   []string
+	env    []string
 	cmd    *exec.Cmd
 	log    *lines
 	exited chan struct{}
@@ -100,7 +102,7 @@ func launch(t *testing.T, name string, args []string, environ ...string) *proces
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, name: name, log: &lines{}, exited: make(chan struct{})}
+	p := &process{t: t, name: filepath.Base(name), args: args, env: environ, log: &lines{}, exited: make(chan struct{})}
 	p.cmd = exec.Command(filepath.Join(dir, name), args...)
 	// A test binary that is killed or runs into its timeout makes no clean-up.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -128,6 +130,20 @@ func launch(t *testing.T, name string, args []string, environ ...string) *proces
 	return p
 }
 
+// again starts the process anew, after its end.
+func (p *process) again() *process {
+	p.t.Helper()
+	return launch(p.t, p.name, p.args, p.env...)
+}
+
+// signal sends the process what it need not end by.
+func (p *process) signal(sig syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Errorf("%s: %v", p.name, err)
+	}
+}
+
 // stop signals the process and waits for its end.
 func (p *process) stop(sig syscall.Signal) {
 	p.t.Helper()
@@ -148,7 +164,7 @@ type fleet struct {
 	redis     *storetest.RedisServer
 	closeSite func() // the replica answers nobody any more
 	nats      *process
-	natsArgs  []string
+	natsDir   string // where it stores
 	environ   []string
 	gateways  []*process
 	scrapers  []*process
@@ -162,7 +178,7 @@ func newFleet(t *testing.T, settings ...string) *fleet {
 	t.Setenv("TMPDIR", tmp)
 	site := replica.New(replica.Config{}, time.Now)
 	server := httptest.NewServer(site)
-	f := &fleet{rig: &rig{t: t, tmp: tmp}}
+	f := &fleet{rig: &rig{t: t, tmp: tmp}, natsDir: t.TempDir()}
 	f.closeSite = sync.OnceFunc(func() { site.Close(); server.CloseClientConnections(); server.Close() })
 	t.Cleanup(f.closeSite)
 	// What Redis has acknowledged survives its end.
@@ -171,12 +187,11 @@ func newFleet(t *testing.T, settings ...string) *fleet {
 	addr := freeAddr(t)
 	host, port, _ := net.SplitHostPort(addr)
 	config := filepath.Join(tmp, "nats.conf")
-	err := os.WriteFile(config, fmt.Appendf(nil, "host: %s\nport: %s\nauthorization { token: %q }\njetstream { store_dir: %q }\n", host, port, token, t.TempDir()), 0o600)
+	err := os.WriteFile(config, fmt.Appendf(nil, "host: %s\nport: %s\nauthorization { token: %q }\njetstream { store_dir: %q }\n", host, port, token, f.natsDir), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.natsArgs = []string{"-c", config}
-	f.nats = launch(t, "nats-server", f.natsArgs)
+	f.nats = launch(t, "nats-server", []string{"-c", config})
 	f.NATS, f.Replica = "nats://"+addr, strings.TrimPrefix(server.URL, "http://")
 	f.environ = append([]string{
 		"NATS_URL=" + f.NATS, "NATS_TOKEN=" + token, "REDIS_URL=redis://" + f.redis.Addr(), "OPS_ADDR=127.0.0.1:0", "HTTP_ADDR=127.0.0.1:0",

@@ -48,7 +48,7 @@ func (f *fleet) busy() (i int) {
 func (f *fleet) replace(all []*process, i int) {
 	f.t.Helper()
 	all[i].stop(syscall.SIGKILL)
-	all[i] = launch(f.t, all[i].name, nil, f.environ...)
+	all[i] = all[i].again()
 }
 
 // chromium is the pid of a scraper's browser.
@@ -100,7 +100,7 @@ func TestSeries_Killed(t *testing.T) {
 		{"Chromium", takeover, func() { kill(t, f.chromium(f.scrapers[f.busy()])) }},
 		{"nats-server", 2*visit + 3*time.Second, func() { // the visit goes on, or is made again
 			f.nats.stop(syscall.SIGKILL)
-			f.nats = launch(t, "nats-server", f.natsArgs)
+			f.nats = f.nats.again()
 		}},
 	} {
 		t.Run(victim.name, func(t *testing.T) {

@@ -56,6 +56,18 @@ func (p Program[C]) about() (name, summary string) { return p.Name, p.Summary }
 // ErrUsage makes Main exit as for bad settings: a command was called wrongly.
 var ErrUsage = errors.New("see -help")
 
+// clockOffset is empty in every program but those that the chaos tests link, to see what
+// a machine whose clock is wrong does to the others.
+var clockOffset string
+
+func clock() func() time.Time {
+	offset, err := time.ParseDuration(clockOffset)
+	if err != nil {
+		return time.Now
+	}
+	return func() time.Time { return time.Now().Add(offset) }
+}
+
 // Main runs a program, or the one of its commands that the first argument names, to
 // its end and exits: 0 after an orderly stop, 1 after a failure, 2 for bad settings.
 // The first SIGINT or SIGTERM stops it orderly, a second one at once.
@@ -144,7 +156,7 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 	defer stop()
 	// Once told to stop, the default action of a further signal is back.
 	context.AfterFunc(ctx, stop)
-	err = p.Run(ctx, cfg, Frame{Name: p.Name, Log: log, Now: time.Now, Args: fs.Args(), Out: stdout})
+	err = p.Run(ctx, cfg, Frame{Name: p.Name, Log: log, Now: clock(), Args: fs.Args(), Out: stdout})
 	switch {
 	case p.Ops == nil && err != nil: // a person reads what a command says
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
