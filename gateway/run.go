@@ -262,7 +262,7 @@ func (s *natsSide) serve(gap func()) (micro.Service, error) {
 			}
 		},
 		Endpoint: &micro.EndpointConfig{
-			Subject: wire.SubjectLookup, QueueGroup: wire.GatewayQueue, Handler: micro.HandlerFunc(s.handle),
+			Subject: wire.SubjectLookup, QueueGroup: wire.GatewayQueue, Handler: wire.Handler(s.handle),
 		},
 	})
 	if err != nil {

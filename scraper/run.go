@@ -286,7 +286,7 @@ func answer(ctx context.Context, deps Deps, fr *front, eng engine, queue jetstre
 				deps.Log.Error().Err(err).Msg("NATS reported an error")
 			},
 			Endpoint: &micro.EndpointConfig{
-				Subject: wire.SubjectResolve, QueueGroup: wire.ScraperQueue, Handler: micro.HandlerFunc(fr.handle),
+				Subject: wire.SubjectResolve, QueueGroup: wire.ScraperQueue, Handler: wire.Handler(fr.handle),
 			},
 		})
 		if err != nil {

@@ -19,8 +19,8 @@ import (
 
 func TestCompose_ServicesAndProfiles(t *testing.T) {
 	want := map[string][]string{
-		"gateway": nil, "scraper": nil, "cachewriter": nil, "nats": nil, "redis": nil,
-		"replica": {"demo"}, "nats-box": {"tools"}, "prometheus": {"monitoring"},
+		"provision": nil, "gateway": nil, "scraper": nil, "cachewriter": nil, "nats": nil, "redis": nil,
+		"replica": {"demo"}, "nats-box": {"tools"}, "nats-admin": {"tools"}, "prometheus": {"monitoring"},
 	}
 	p := everything(t)
 	for name, profiles := range want {
@@ -34,31 +34,9 @@ func TestCompose_ServicesAndProfiles(t *testing.T) {
 }
 
 func TestCompose_WithoutItsSecretsNothingStarts(t *testing.T) {
-	b, err := os.ReadFile(filepath.Join(top, "compose.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	required := map[string]string{}
-	for _, m := range regexp.MustCompile(`\$\{([A-Z_]+):\?`).FindAllStringSubmatch(string(b), -1) {
-		required[m[1]] = "./x"
-	}
-	if names := slices.Sorted(maps.Keys(required)); !slices.Equal(names, []string{"ADMIN_TOKEN_FILE", "NATS_TOKEN_FILE", "REDIS_PASSWORD_FILE"}) {
-		t.Fatalf("required are %v", names)
-	}
-	for missing := range required {
-		for _, value := range []string{"absent", "empty"} {
-			var env []string
-			for name, path := range required {
-				if name != missing {
-					env = append(env, name+"="+path)
-				}
-			}
-			if value == "empty" {
-				env = append(env, missing+"=")
-			}
-			if _, err := load(env, nil, nil); err == nil || !strings.Contains(err.Error(), missing) {
-				t.Errorf("%s %s: %v", missing, value, err)
-			}
+	for _, env := range [][]string{nil, {"SECRETS_DIR="}} {
+		if _, err := load(env, nil, nil); err == nil || !strings.Contains(err.Error(), "SECRETS_DIR") || !strings.Contains(err.Error(), "deploy/secrets.sh") {
+			t.Errorf("with %v: %v", env, err)
 		}
 	}
 	for name, s := range everything(t).Secrets {
@@ -66,6 +44,9 @@ func TestCompose_WithoutItsSecretsNothingStarts(t *testing.T) {
 			// Compose copies others into the container, which a read-only root refuses
 			// (docker/compose pull request 12531).
 			t.Errorf("secret %s is no file", name)
+		}
+		if filepath.Base(s.File) != name {
+			t.Errorf("secret %s is the file %s", name, s.File)
 		}
 	}
 }
@@ -94,8 +75,8 @@ func TestCompose_Environment(t *testing.T) {
 		if !slices.Contains(ours, s.Name) {
 			return
 		}
-		path := binary(t, s.Name)
-		all := settings(t, path)
+		program := programOf(t, s)
+		all := settings(t, program)
 		for name := range s.Environment {
 			if !known(all, name) {
 				t.Errorf("%s does not know %s", s.Name, name)
@@ -106,14 +87,18 @@ func TestCompose_Environment(t *testing.T) {
 				t.Errorf("%s is a secret and stands in the environment; %s takes a file", secret.name, secret.file)
 			}
 		}
-		in := effective(t, path, environ(t, s))
-		want := map[string]string{"NATS_URL": "nats://nats:4222", "NATS_TOKEN": "********"}
-		if s.Name == "gateway" {
+		in := effective(t, program, environ(t, s))
+		want := map[string]string{"NATS_URL": "nats://nats:4222", "NATS_USER": s.Name, "NATS_PASSWORD": "********", "NATS_TOKEN": "", "NATS_PROVISION": "false"}
+		switch s.Name {
+		case "provision": // which is there to make them, whatever NATS_PROVISION says
+			want["NATS_USER"] = "setup"
+			delete(want, "NATS_PROVISION")
+		case "gateway":
 			want["ADMIN_TOKEN"] = "********"
-		}
-		if s.Name != "scraper" {
-			want["REDIS_HOST"], want["REDIS_PORT"], want["REDIS_PASSWORD"] = "redis", "6379", "********"
-		} else {
+			fallthrough
+		case "cachewriter":
+			want["REDIS_HOST"], want["REDIS_PORT"], want["REDIS_USERNAME"], want["REDIS_PASSWORD"] = "redis", "6379", s.Name, "********"
+		case "scraper":
 			want["CHROME_PATH"], want["CHROME_SANDBOX"] = "/usr/lib/chromium/chromium-headless-shell", "on"
 		}
 		for name, value := range want {
@@ -123,6 +108,9 @@ func TestCompose_Environment(t *testing.T) {
 		}
 		if !strings.HasPrefix(in["SUNAT_URL"], "https://e-consultaruc.sunat.gob.pe/") {
 			t.Errorf("SUNAT_URL=%s", in["SUNAT_URL"])
+		}
+		if s.Name == "provision" {
+			return // it does not listen, and ends by itself
 		}
 		// Seen from other containers, and from the container's own health check.
 		if host, _, err := net.SplitHostPort(in["OPS_ADDR"]); err != nil || host != "0.0.0.0" {
@@ -145,7 +133,7 @@ func TestCompose_SettingsReachTheServices(t *testing.T) {
 		"EVENTS_MAX_AGE": "1000h0m0s", "SUNAT_URL": "http://replica:8088/x", "SUNAT_SLOTS": "3", "SUNAT_MAX_CONCURRENT": "4", "SUNAT_PACE": "7s", "SUNAT_PAUSE": "6m0s",
 		"SUNAT_ATTEMPTS": "5", "SUNAT_ATTEMPT_TIMEOUT": "9s", "SUNAT_QUEUE": "65", "SUNAT_USER_AGENT": "somebody",
 	}
-	env := []string{"NATS_TOKEN_FILE=./x", "REDIS_PASSWORD_FILE=./x", "ADMIN_TOKEN_FILE=./x"}
+	env := []string{"SECRETS_DIR=./x"}
 	for name, value := range given {
 		env = append(env, name+"="+value)
 	}
@@ -155,7 +143,7 @@ func TestCompose_SettingsReachTheServices(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, name := range ours {
-		for setting, value := range effective(t, binary(t, name), environ(t, p.Services[name])) {
+		for setting, value := range effective(t, programOf(t, p.Services[name]), environ(t, p.Services[name])) {
 			want, set := given[setting]
 			seen[setting] = seen[setting] || set
 			if set && value != want {
@@ -206,7 +194,7 @@ func TestCompose_LeastPrivilege(t *testing.T) {
 			t.Errorf("its log has no bound: %v", s.Logging)
 		}
 		want := types.RestartPolicyUnlessStopped
-		if s.Name == "nats-box" {
+		if endsByItself(s) {
 			want = types.RestartPolicyNo
 		}
 		if s.Restart != want {
@@ -216,7 +204,7 @@ func TestCompose_LeastPrivilege(t *testing.T) {
 }
 
 // secretArgument are ways to hand a secret to a program where everybody can read it.
-var secretArgument = regexp.MustCompile(`(?i)requirepass|--pass\b|--auth\b|--token|--user\b|(^|\s)-a(\s|$)|://[^$]*@`)
+var secretArgument = regexp.MustCompile(`(?i)requirepass|--pass\b|--auth\b|--token|--user\b|(^|\s)-a(\s|$)|://[^$ ]*@`)
 
 func TestCompose_SecretsAreFiles(t *testing.T) {
 	dir, err := made()
@@ -232,6 +220,11 @@ func TestCompose_SecretsAreFiles(t *testing.T) {
 		for _, ref := range s.Secrets {
 			paths["/run/secrets/"+ref.Source] = true
 		}
+		for _, path := range regexp.MustCompile(`/run/secrets/\w+`).FindAllString(text, -1) {
+			if !paths[path] {
+				t.Errorf("it reads %s, and its secrets are %v", path, slices.Sorted(maps.Keys(paths)))
+			}
+		}
 		for name, value := range s.Environment {
 			switch {
 			case value == nil:
@@ -243,24 +236,64 @@ func TestCompose_SecretsAreFiles(t *testing.T) {
 			}
 		}
 	})
-	// What secrets.sh made: nobody else on the machine gets to the files, and inside a
-	// container every user can read its own.
-	for name, mode := range map[string]os.FileMode{"secrets": 0o700, "secrets/nats_token": 0o444, "secrets/redis_password": 0o444, "secrets/admin_token": 0o444} {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode().Perm() != mode {
-			t.Errorf("%s: mode %v, want %v", name, info.Mode().Perm(), mode)
+	// Each secret is somebody's, and what secrets.sh makes is what compose.yaml names:
+	// nobody else on the machine gets to the files, and inside a container every user can
+	// read its own.
+	p, used := everything(t), map[string]bool{}
+	for _, s := range p.Services {
+		for _, ref := range s.Secrets {
+			used[ref.Source] = true
 		}
 	}
-	before := readFile(t, filepath.Join(dir, "secrets", "nats_token"))
-	if out, err := exec.Command(filepath.Join(top, "deploy", "secrets.sh"), dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	names := slices.Sorted(maps.Keys(p.Secrets))
+	if got := slices.Sorted(maps.Keys(used)); !slices.Equal(got, names) {
+		t.Errorf("services read %v of %v", got, names)
 	}
-	if after := readFile(t, filepath.Join(dir, "secrets", "nats_token")); after != before || len(strings.TrimSpace(after)) != 48 {
-		t.Errorf("the token was %q and is %q", before, after)
+	files, err := os.ReadDir(filepath.Join(dir, "secrets"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	if info, err := os.Stat(filepath.Join(dir, "secrets")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("secrets: mode %v (%v)", info.Mode(), err)
+	}
+	values := map[string]string{}
+	for i, f := range files {
+		values[f.Name()] = readFile(t, filepath.Join(dir, "secrets", f.Name()))
+		if info, err := f.Info(); err != nil || info.Mode().Perm() != 0o444 || len(values[f.Name()]) != 48 || i >= len(names) || f.Name() != names[i] {
+			t.Errorf("%s: mode %v, %d bytes (%v); named are %v", f.Name(), info.Mode(), len(values[f.Name()]), err, names)
+		}
+	}
+	if different := len(slices.Compact(slices.Sorted(maps.Values(values)))); different != len(values) {
+		t.Errorf("%d different secrets of %d", different, len(values))
+	}
+	// Again: nothing changes, but for an .env of before there was SECRETS_DIR.
+	if err := os.WriteFile(filepath.Join(scratch, "old.env"), []byte("LOG_LEVEL=debug\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again := t.TempDir()
+	for from, to := range map[string]string{filepath.Join(dir, "secrets"): "secrets", filepath.Join(scratch, "old.env"): ".env"} {
+		if out, err := exec.Command("cp", "-rp", from, filepath.Join(again, to)).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	for range 2 {
+		if out, err := exec.Command(filepath.Join(top, "deploy", "secrets.sh"), again).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	if env := readFile(t, filepath.Join(again, ".env")); env != "LOG_LEVEL=debug\nSECRETS_DIR=./secrets\n" {
+		t.Errorf(".env is now %q", env)
+	}
+	for name, value := range values {
+		if readFile(t, filepath.Join(again, "secrets", name)) != value {
+			t.Errorf("%s has changed", name)
+		}
+	}
+}
+
+// endsByItself reports whether a container is for one task.
+func endsByItself(s types.ServiceConfig) bool {
+	return slices.Contains([]string{"provision", "nats-box", "nats-admin"}, s.Name)
 }
 
 func readFile(t *testing.T, name string) string {
@@ -282,10 +315,13 @@ func healthTest(s types.ServiceConfig) []string {
 func TestCompose_HealthChecks(t *testing.T) {
 	services(t, func(t *testing.T, s types.ServiceConfig) {
 		test := healthTest(s)
+		if s.Name == "provision" {
+			return // it has ended before anybody asks
+		}
 		if len(test) < 2 || s.HealthCheck.Disable || s.HealthCheck.Timeout == nil || s.HealthCheck.Interval == nil {
 			t.Fatalf("health check %v", s.HealthCheck)
 		}
-		if slices.Contains(ours, s.Name) {
+		if slices.Contains(fleet, s.Name) {
 			entry := dockerfile(t).stage(t, s.Build.Target).last("ENTRYPOINT").args
 			if want := append([]string{"CMD"}, append(entry, "-health")...); !slices.Equal(test, want) {
 				t.Errorf("%v, want %v", test, want)
@@ -309,7 +345,7 @@ func TestCompose_OnlyTheGatewayIsPublished(t *testing.T) {
 			}
 			return
 		}
-		in := effective(t, binary(t, s.Name), environ(t, s))
+		in := effective(t, programOf(t, s), environ(t, s))
 		if len(s.Ports) != 1 || s.Ports[0].Published != "8000" || s.Ports[0].Target != 8000 || in["HTTP_ADDR"] != ":8000" {
 			t.Errorf("publishes %v of %s", s.Ports, in["HTTP_ADDR"])
 		}
@@ -346,8 +382,9 @@ func TestCompose_Networks(t *testing.T) {
 	})
 	for name, conditions := range map[string]map[string]string{
 		"gateway":     {"nats": types.ServiceConditionStarted, "redis": types.ServiceConditionStarted},
-		"scraper":     {"nats": types.ServiceConditionHealthy},
-		"cachewriter": {"nats": types.ServiceConditionHealthy, "redis": types.ServiceConditionStarted},
+		"provision":   {"nats": types.ServiceConditionHealthy},
+		"scraper":     {"provision": types.ServiceConditionCompletedSuccessfully},
+		"cachewriter": {"provision": types.ServiceConditionCompletedSuccessfully, "redis": types.ServiceConditionStarted},
 	} {
 		got := map[string]string{}
 		for on, d := range p.Services[name].DependsOn {
@@ -406,7 +443,7 @@ func TestCompose_ScraperHasWhatChromiumNeeds(t *testing.T) {
 	if s.PidsLimit < 512 {
 		t.Errorf("%d processes", s.PidsLimit)
 	}
-	in := effective(t, binary(t, "scraper"), environ(t, s))
+	in := effective(t, programOf(t, s), environ(t, s))
 	if in["SUNAT_SLOTS"] != "2" || s.MemLimit < (200+2*150+256)<<20 {
 		t.Errorf("%s tabs in %d bytes", in["SUNAT_SLOTS"], s.MemLimit)
 	}
@@ -438,7 +475,7 @@ func TestCompose_Demo(t *testing.T) {
 		t.Errorf("command %v, want %v", r.Command, want)
 	}
 	for _, name := range ours {
-		if in := effective(t, binary(t, name), environ(t, p.Services[name])); in["SUNAT_URL"] != "http://replica:8088"+replica.FormPath {
+		if in := effective(t, programOf(t, p.Services[name]), environ(t, p.Services[name])); in["SUNAT_URL"] != "http://replica:8088"+replica.FormPath {
 			t.Errorf("%s: SUNAT_URL=%s", name, in["SUNAT_URL"])
 		}
 	}

@@ -92,7 +92,19 @@ func services(t *testing.T, f func(t *testing.T, s types.ServiceConfig)) {
 }
 
 // ours are the services that are binaries with settings of package service.
-var ours = []string{"gateway", "scraper", "cachewriter"}
+var ours = []string{"provision", "gateway", "scraper", "cachewriter"}
+
+// fleet are those of them that go on running.
+var fleet = ours[1:]
+
+// program is a binary and, of one that has several, the command.
+type program []string
+
+// programOf is what a service of ours runs: its image's binary, with its command.
+func programOf(t *testing.T, s types.ServiceConfig) program {
+	t.Helper()
+	return append(program{binary(t, s.Build.Target)}, s.Command...)
+}
 
 // environ is what the service's process finds in its environment: what its image and
 // what compose.yaml say, the secrets' paths being those of the files made here.
@@ -116,7 +128,7 @@ func environ(t *testing.T, s types.ServiceConfig) []string {
 	return env
 }
 
-// setting is one line of a binary's -help.
+// setting is one line of a program's -help.
 type setting struct {
 	name string
 	file string // the variable that names a file instead, for a secret
@@ -124,24 +136,24 @@ type setting struct {
 
 var settingLine = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]*)(?: \(or ([A-Z0-9_]+)\))?(?: .*)?$`)
 
-// settings are those that a binary's -help lists.
-func settings(t *testing.T, binary string) []setting {
+// settings are those that a program's -help lists.
+func settings(t *testing.T, p program) []setting {
 	t.Helper()
-	out, err := exec.Command(binary, "-help").CombinedOutput()
+	out, err := exec.Command(p[0], append(p[1:len(p):len(p)], "-help")...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s -help: %v\n%s", binary, err, out)
+		t.Fatalf("%s -help: %v\n%s", p, err, out)
 	}
 	var all []setting
 	for _, m := range settingLine.FindAllStringSubmatch(string(out), -1) {
 		all = append(all, setting{name: m[1], file: m[2]})
 	}
 	if len(all) < 10 {
-		t.Fatalf("%s -help lists %d settings:\n%s", binary, len(all), out)
+		t.Fatalf("%s -help lists %d settings:\n%s", p, len(all), out)
 	}
 	return all
 }
 
-// known reports whether a binary reads a variable. Those of the Go runtime and of
+// known reports whether a program reads a variable. Those of the Go runtime and of
 // Chromium's host are read by every one.
 func known(all []setting, name string) bool {
 	if slices.Contains([]string{"GOMEMLIMIT", "HOME", "PATH"}, name) {
@@ -151,15 +163,15 @@ func known(all []setting, name string) bool {
 }
 
 // effective runs -check-config and returns what is in force.
-func effective(t *testing.T, binary string, env []string) map[string]string {
+func effective(t *testing.T, p program, env []string) map[string]string {
 	t.Helper()
-	cmd := exec.Command(binary, "-check-config")
+	cmd := exec.Command(p[0], append(p[1:len(p):len(p)], "-check-config")...)
 	cmd.Env = env
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s -check-config: %v\n%s", filepath.Base(binary), err, stderr.String())
+		t.Fatalf("%s -check-config: %v\n%s", p, err, stderr.String())
 	}
 	values := map[string]string{}
 	for line := range strings.Lines(string(out)) {

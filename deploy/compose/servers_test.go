@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"net/url"
@@ -19,29 +20,35 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/store/storetest"
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
-// secretFile writes a secret to a file, with the line's end that a shell leaves.
-func secretFile(t *testing.T, secret string) string {
+// secretsOf makes a folder with the secrets that compose.yaml gives a container, and no
+// others. Each is its own name, with the line's end that a shell leaves, but those that
+// are given.
+func secretsOf(t *testing.T, container string, given map[string]string) string {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(name, []byte(secret+"\n"), 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, ref := range everything(t).Services[container].Secrets {
+		if err := os.WriteFile(filepath.Join(dir, ref.Source), []byte(cmp.Or(given[ref.Source], "the."+ref.Source)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return name
+	return dir
 }
 
 // A secret that is empty would mean that there is none; the others would end the line of
-// the configuration that they stand in, or the token in a URL.
-var unusable = []string{"", "two words", "a\nrequirepass b", `a"b`, "a/b", "a@b", "$a", "a#b"}
+// the configuration that they stand in, or the password in a URL.
+var unusable = []string{" ", "two words", "a\nuser b on nopass +@all ~*", `a"b`, "a/b", "a@b", "$a", "a#b"}
 
 // startFake runs a server's start.sh with a server that only tells how it was started:
 // its arguments in the first line, and after it what it finds by tell, a shell command.
-func startFake(t *testing.T, script, name, variable, secret, tell string) (args, found string, err error) {
+func startFake(t *testing.T, script, name, secrets, tell string) (args, found string, err error) {
 	t.Helper()
 	dir := t.TempDir()
 	fake := "#!/bin/sh\nprintf '%s\\n' \"$*\"\n" + tell + "\n"
@@ -49,57 +56,69 @@ func startFake(t *testing.T, script, name, variable, secret, tell string) (args,
 		t.Fatal(err)
 	}
 	cmd := exec.Command("sh", script, "--further", "option")
-	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), variable + "=" + secretFile(t, secret)}
+	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "SECRETS_DIR=" + secrets}
 	out, err := cmd.Output()
 	args, found, _ = strings.Cut(string(out), "\n")
 	return args, found, err
 }
 
-func natsStart(t *testing.T, token string) (args, natsToken string, err error) {
+// natsOptions are the deployed configuration's, as the server that start.sh starts reads
+// it with these passwords.
+func natsOptions(t *testing.T, given map[string]string) (*server.Options, error) {
 	t.Helper()
-	return startFake(t, "../nats/start.sh", "nats-server", "NATS_TOKEN_FILE", token, `printf %s "$NATS_TOKEN"`)
+	args, env, err := startFake(t, "../nats/start.sh", "nats-server", secretsOf(t, "nats", given), "env")
+	if err != nil {
+		return nil, err
+	}
+	if args != "--config ../nats/nats-server.conf --further option" {
+		t.Errorf("started with %s", args)
+	}
+	for line := range strings.Lines(env) {
+		if name, value, _ := strings.Cut(strings.TrimSpace(line), "="); strings.HasPrefix(name, "nats_") {
+			t.Setenv(name, value)
+		}
+	}
+	return server.ProcessConfigFile("../nats/nats-server.conf")
 }
 
-func TestNATS_StartsWithTheTokenOrNotAtAll(t *testing.T) {
-	for _, token := range unusable {
-		if args, _, err := natsStart(t, token); err == nil {
-			t.Errorf("token %q: started with %s", token, args)
+func TestNATS_StartsWithItsPasswordsOrNotAtAll(t *testing.T) {
+	for _, ref := range everything(t).Services["nats"].Secrets {
+		for _, password := range unusable {
+			if _, err := natsOptions(t, map[string]string{ref.Source: password}); err == nil {
+				t.Errorf("%s: started with %q", ref.Source, password)
+			}
 		}
 	}
 	// Some of these would be numbers to the server's reader if they stood alone.
-	for _, token := range []string{"123456", "12e5", "10k", "0123456789abcdef0123456789abcdef0123456789abcdef", "true", "a.b_c~d-e"} {
-		t.Run(token, func(t *testing.T) {
-			args, env, err := natsStart(t, token)
+	for _, password := range []string{"123456", "12e5", "10k", "0123456789abcdef0123456789abcdef0123456789abcdef", "true", "a.b_c~d-e"} {
+		t.Run(password, func(t *testing.T) {
+			opts, err := natsOptions(t, map[string]string{"nats_gateway": password})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if args != "--config ../nats/nats-server.conf --further option" {
-				t.Errorf("started with %s", args)
+			var names []string
+			for _, u := range opts.Users {
+				want := "the.nats_" + u.Username
+				if u.Username == "gateway" {
+					want = password
+				}
+				if u.Password != want || u.Permissions == nil {
+					t.Errorf("%s has the password %q, want %q, and the rights %v", u.Username, u.Password, want, u.Permissions)
+				}
+				names = append(names, u.Username)
 			}
-			t.Setenv("NATS_TOKEN", env)
-			opts, err := server.ProcessConfigFile("../nats/nats-server.conf")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if opts.Authorization != token {
-				t.Errorf("the server's token is %q", opts.Authorization)
+			if want := []string{"setup", "gateway", "scraper", "cachewriter", "client", "admin"}; !slices.Equal(names, want) || opts.Authorization != "" {
+				t.Errorf("users %v, want %v; token %q", names, want, opts.Authorization)
 			}
 		})
 	}
 }
 
 func TestNATS_ConfigurationServesTheFleet(t *testing.T) {
-	const token = "0123456789abcdef"
-	_, env, err := natsStart(t, token)
+	opts, err := natsOptions(t, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("NATS_TOKEN", env)
-	opts, err := server.ProcessConfigFile("../nats/nats-server.conf")
-	if err != nil {
-		t.Fatal(err)
-	}
-
 	p := everything(t)
 	for _, name := range ours {
 		u, err := url.Parse(*p.Services[name].Environment["NATS_URL"])
@@ -133,13 +152,14 @@ func TestNATS_ConfigurationServesTheFleet(t *testing.T) {
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server is not ready")
 	}
-	for _, wrong := range []string{"", "other"} {
-		if nc, err := nats.Connect(s.ClientURL(), nats.Token(wrong)); err == nil {
+	for _, wrong := range []nats.Option{nats.Name("nobody"), nats.Token("the.nats_setup"), nats.UserInfo("setup", ""), nats.UserInfo("setup", "the.nats_client")} {
+		if nc, err := nats.Connect(s.ClientURL(), wrong); err == nil {
 			nc.Close()
-			t.Errorf("connected with the token %q", wrong)
+			t.Errorf("connected as user %q", nc.Opts.User)
 		}
 	}
-	nc, err := nats.Connect(s.ClientURL(), nats.Token(token))
+	cfg := service.NATSConfig{URL: s.ClientURL(), User: "setup", Password: "the.nats_setup"}
+	nc, err := cfg.Connect("setup", zerolog.Nop(), nats.RetryOnFailedConnect(false))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +168,7 @@ func TestNATS_ConfigurationServesTheFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the scraper and the cachewriter make at start fits into its limits.
+	// What is provisioned fits into its limits.
 	provisioner := wire.Provisioner{JS: js, Warn: func(what, field, want, found string) {
 		t.Errorf("%s: %s is %s, want %s", what, field, found, want)
 	}}
@@ -164,33 +184,38 @@ func TestNATS_ConfigurationServesTheFleet(t *testing.T) {
 	if err := provisioner.Cachewriter(t.Context()); err != nil {
 		t.Error(err)
 	}
+	if err := provisioner.Dead(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
-func TestRedis_StartsWithThePasswordOrNotAtAll(t *testing.T) {
-	start := func(password string) (args, found string, err error) {
-		return startFake(t, "../redis/start.sh", "redis-server", "REDIS_PASSWORD_FILE", password, "cat; env")
+func TestRedis_StartsWithItsPasswordsOrNotAtAll(t *testing.T) {
+	start := func(given map[string]string) (args, found string, err error) {
+		return startFake(t, "../redis/start.sh", "redis-server", secretsOf(t, "redis", given), "cat; echo; env")
 	}
-	for _, password := range unusable {
-		if args, _, err := start(password); err == nil {
-			t.Errorf("password %q: started with %s", password, args)
+	for _, ref := range everything(t).Services["redis"].Secrets {
+		for _, password := range unusable {
+			if args, _, err := start(map[string]string{ref.Source: password}); err == nil {
+				t.Errorf("%s %q: started with %s", ref.Source, password, args)
+			}
 		}
 	}
-	const password = "a.b_c~d-e0123"
-	args, found, err := start(password)
+	args, found, err := start(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if args != "../redis/redis.conf --further option -" {
 		t.Errorf("started with %s", args)
 	}
-	line, env, _ := strings.Cut(found, "\n")
-	if line != "requirepass "+password || strings.Contains(env, password) {
-		t.Errorf("on standard input %q, in the environment %q", line, env)
+	config, env, _ := strings.Cut(found, "\n\n")
+	for _, ref := range everything(t).Services["redis"].Secrets {
+		if !strings.Contains(config, "user "+strings.TrimPrefix(ref.Source, "redis_")+" on >the."+ref.Source+" ") || strings.Contains(env, "the.") {
+			t.Errorf("on standard input:\n%s\nin the environment:\n%s", config, env)
+		}
 	}
 }
 
 func TestRedis_Configuration(t *testing.T) {
-	const password = "0123456789abcdef0123456789abcdef0123456789abcdef"
 	s := everything(t).Services["redis"]
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
@@ -199,8 +224,10 @@ func TestRedis_Configuration(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("redis-server is not on the PATH: apt-get install redis-server")
 	}
-	cmd := exec.Command("sh", slices.Concat([]string{"../redis/start.sh"}, args, []string{"--bind", "127.0.0.1", "--port", "0", "--unixsocket", socket})...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "REDIS_PASSWORD_FILE=" + secretFile(t, password)}
+	// No user of it may ask for its configuration, so the test brings one.
+	args = append(args, "--bind", "127.0.0.1", "--port", "0", "--unixsocket", socket, "--user", "test", "on", ">test", "+config")
+	cmd := exec.Command("sh", append([]string{"../redis/start.sh"}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SECRETS_DIR=" + secretsOf(t, "redis", nil)}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -218,7 +245,7 @@ func TestRedis_Configuration(t *testing.T) {
 		err := plain.Ping(t.Context()).Err()
 		return err != nil && strings.HasPrefix(err.Error(), "NOAUTH")
 	})
-	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket, Password: password, Protocol: 2, DisableIdentity: true})
+	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket, Username: "test", Password: "test", Protocol: 2, DisableIdentity: true})
 	defer client.Close()
 	for name, want := range map[string]string{
 		"maxmemory-policy": "volatile-ttl", "appendonly": "yes", "appendfsync": "always", "save": "", "maxmemory": strconv.Itoa(512 << 20), "protected-mode": "yes",
@@ -286,7 +313,7 @@ func TestPrometheus_ScrapesEveryService(t *testing.T) {
 		}
 	}
 	p := everything(t)
-	for _, name := range ours {
+	for _, name := range fleet {
 		s := p.Services[name]
 		if addr := *s.Environment["OPS_ADDR"]; scraped[name] != addr {
 			t.Errorf("%s shows its metrics on %s, asked is %q", name, addr, scraped[name])

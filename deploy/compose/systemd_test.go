@@ -60,7 +60,7 @@ func variables(text string, commented bool) []string {
 
 func TestSystemd_Units(t *testing.T) {
 	paths, err := filepath.Glob("../systemd/*.service")
-	if err != nil || len(paths) != 4 {
+	if err != nil || len(paths) != 5 {
 		t.Fatalf("units %v (%v)", paths, err)
 	}
 	dir, err := made()
@@ -72,14 +72,16 @@ func TestSystemd_Units(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(path), ".service")
 		t.Run(name, func(t *testing.T) {
 			u := readUnit(t, path)
-			program, ok := strings.CutPrefix(u.one(t, "ExecStart"), "/opt/rucflow/bin/")
-			if want := strings.TrimPrefix(name, "rucflow-"); !ok || program != want {
+			line, ok := strings.CutPrefix(u.one(t, "ExecStart"), "/opt/rucflow/bin/")
+			words := strings.Fields(line)
+			if want := strings.TrimPrefix(name, "rucflow-"); !ok || words[len(words)-1] != want {
 				t.Fatalf("starts %v, want %s", u.one(t, "ExecStart"), want)
 			}
-			if !strings.Contains(readFile(t, filepath.Join(top, "Makefile")), " bin/"+program) {
-				t.Errorf("make build does not make bin/%s", program)
+			if !strings.Contains(readFile(t, filepath.Join(top, "Makefile")), " bin/"+words[0]) {
+				t.Errorf("make build does not make bin/%s", words[0])
 			}
-			all := settings(t, binary(t, program))
+			run := append(program{binary(t, words[0])}, words[1:]...)
+			all := settings(t, run)
 
 			// The settings: of the file that is installed beside, and of the unit.
 			file := strings.TrimPrefix(u.one(t, "EnvironmentFile"), "-")
@@ -95,23 +97,22 @@ func TestSystemd_Units(t *testing.T) {
 			for _, c := range u["Service"]["LoadCredential"] {
 				id, from, _ := strings.Cut(c, ":")
 				credentials["%d/"+id] = false
-				if from != "/etc/rucflow/"+id {
+				if from != "/etc/rucflow/secrets/"+id {
 					t.Errorf("credential %s from %s", id, from)
 				}
 			}
-			secrets := map[string]string{"%d/nats-token": "nats_token", "%d/redis-password": "redis_password", "%d/admin-token": "admin_token"}
 			for _, line := range u["Service"]["Environment"] {
 				for v := range strings.FieldsSeq(line) {
 					variable, value, _ := strings.Cut(v, "=")
 					if !known(all, variable) {
-						t.Errorf("%s does not know %s", program, variable)
+						t.Errorf("%s does not know %s", run, variable)
 					}
 					if strings.HasSuffix(variable, "_FILE") {
 						if _, ok := credentials[value]; !ok {
 							t.Errorf("%s=%s is no credential", variable, value)
 						}
 						credentials[value] = true
-						value = filepath.Join(dir, "secrets", secrets[value])
+						value = filepath.Join(dir, "secrets", strings.TrimPrefix(value, "%d"))
 					}
 					env = append(env, variable+"="+strings.ReplaceAll(value, "%S", t.TempDir()))
 				}
@@ -121,13 +122,23 @@ func TestSystemd_Units(t *testing.T) {
 					t.Errorf("nobody reads %s", c)
 				}
 			}
-			in := effective(t, binary(t, program), env)
-			if len(credentials) > 0 && in["NATS_TOKEN"] == "" || credentials["%d/redis-password"] && in["REDIS_PASSWORD"] == "" {
-				t.Errorf("no secrets in %v", in)
+			in := effective(t, run, env)
+			// The same users as in compose.yaml.
+			if s, ok := everything(t).Services[words[len(words)-1]]; ok {
+				container := effective(t, programOf(t, s), environ(t, s))
+				for _, setting := range []string{"NATS_USER", "NATS_PASSWORD", "NATS_PROVISION", "REDIS_USERNAME", "REDIS_PASSWORD", "ADMIN_TOKEN"} {
+					if in[setting] != container[setting] {
+						t.Errorf("%s=%q, in compose.yaml it is %q", setting, in[setting], container[setting])
+					}
+				}
 			}
 
+			kind := "exec"
+			if len(words) > 1 {
+				kind = "oneshot"
+			}
 			for key, want := range map[string]string{
-				"Type": "exec", "Restart": "on-failure", "RestartPreventExitStatus": "2", "DynamicUser": "yes", "NoNewPrivileges": "yes",
+				"Type": kind, "Restart": "on-failure", "RestartPreventExitStatus": "2", "DynamicUser": "yes", "NoNewPrivileges": "yes",
 				"CapabilityBoundingSet": "", "ProtectSystem": "strict", "ProtectHome": "yes", "PrivateTmp": "yes", "PrivateDevices": "yes",
 				"SystemCallArchitectures": "native",
 			} {
@@ -139,7 +150,7 @@ func TestSystemd_Units(t *testing.T) {
 			u.one(t, "TasksMax")
 			_, noCode := u["Service"]["MemoryDenyWriteExecute"]
 			namespaces := u.one(t, "RestrictNamespaces")
-			switch program {
+			switch line {
 			case "scraper", "rucflow": // with Chromium
 				if noCode || namespaces != "user pid net" || !strings.Contains(u.one(t, "SystemCallFilter"), " chroot ") {
 					t.Errorf("Chromium cannot work: MemoryDenyWriteExecute %v, RestrictNamespaces=%s", noCode, namespaces)
@@ -168,12 +179,17 @@ func TestSystemd_Units(t *testing.T) {
 // TestSystemd_EnvironmentFilesNameSettings: shown or set, each is one that a program of
 // those that read the file knows, and one that it takes as it stands there.
 func TestSystemd_EnvironmentFilesNameSettings(t *testing.T) {
-	for file, programs := range map[string][]string{"fleet.env": ours, "rucflow.env": {"rucflow"}} {
+	for file, programs := range map[string][]program{"fleet.env": {}, "rucflow.env": {{binary(t, "rucflow")}}} {
+		if file == "fleet.env" {
+			for _, name := range ours {
+				programs = append(programs, programOf(t, everything(t).Services[name]))
+			}
+		}
 		text := readFile(t, filepath.Join("../systemd", file))
 		all := variables(text, true)
 		for _, v := range all {
 			name, value, _ := strings.Cut(v, "=")
-			if !slices.ContainsFunc(programs, func(p string) bool { return known(settings(t, binary(t, p)), name) }) {
+			if !slices.ContainsFunc(programs, func(p program) bool { return known(settings(t, p), name) }) {
 				t.Errorf("%s: nobody knows %s", file, name)
 			}
 			if value == "" {
@@ -181,7 +197,7 @@ func TestSystemd_EnvironmentFilesNameSettings(t *testing.T) {
 			}
 		}
 		for _, p := range programs {
-			effective(t, binary(t, p), append(all, "DATA_DIR="+t.TempDir()))
+			effective(t, p, append(all, "DATA_DIR="+t.TempDir()))
 		}
 	}
 	if _, err := os.Stat("../systemd/fleet.env"); err != nil {

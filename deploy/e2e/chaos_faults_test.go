@@ -28,9 +28,9 @@ func chaosFaults() []fault {
 				kill(c.t, pid)
 			}
 		}},
-		{name: "nats-server killed", short: true, visits: 2, inject: func(c *chaos) { c.nats.stop(syscall.SIGKILL); c.nats = c.nats.again() }},
+		{name: "nats-server killed", short: true, visits: 2, inject: func(c *chaos) { c.nats.stop(syscall.SIGKILL); c.startNATS() }},
 		{name: "nats-server killed, back later", visits: 2, lasts: span,
-			inject: func(c *chaos) { c.nats.stop(syscall.SIGKILL) }, heal: func(c *chaos) { c.nats = c.nats.again() }},
+			inject: func(c *chaos) { c.nats.stop(syscall.SIGKILL) }, heal: func(c *chaos) { c.startNATS() }},
 		{name: "redis-server killed", inject: func(c *chaos) { c.redis.Kill(); c.redis.Restart() }},
 
 		frozen("gateway frozen", span, &second, 1, func(c *chaos) *process { return c.gateways[1] }),
@@ -49,7 +49,7 @@ func chaosFaults() []fault {
 		{name: "Redis full", lasts: span,
 			inject: func(c *chaos) { c.redisDo("CONFIG", "SET", "maxmemory", "1") }, heal: func(c *chaos) { c.redisDo("CONFIG", "SET", "maxmemory", "0") }},
 
-		{name: "nats-server restarted", visits: 2, inject: func(c *chaos) { c.nats.stop(syscall.SIGTERM); c.nats = c.nats.again() }},
+		{name: "nats-server restarted", visits: 2, inject: func(c *chaos) { c.nats.stop(syscall.SIGTERM); c.startNATS() }},
 		cut("a gateway cut off from NATS", span, "gateway1"),
 		cut("scrapers cut off from NATS", span, "scraper"),
 		cut("cachewriters cut off from NATS", span, "cachewriter"),
@@ -60,10 +60,11 @@ func chaosFaults() []fault {
 			inject: func(c *chaos) { c.allLines(lineSlow) }, heal: func(c *chaos) { c.allLines(lineGood) }},
 		{name: "NATS storage lost", visits: 2, without: map[column]string{colEvents: "those in Redis are right"}, inject: func(c *chaos) {
 			c.nats.stop(syscall.SIGKILL)
-			if err := os.RemoveAll(filepath.Join(c.natsDir, "jetstream")); err != nil {
+			if err := os.RemoveAll(c.natsDir()); err != nil {
 				c.t.Fatal(err)
 			}
-			c.nats = c.nats.again()
+			c.startNATS()
+			c.provision() // no service may make streams here
 		}},
 
 		ahead("gateway's clock an hour ahead", &second, func(c *chaos) []*process { return c.gateways }),
@@ -120,7 +121,7 @@ func ahead(name string, away *int, kind func(c *chaos) []*process) fault {
 			all := kind(c)
 			before = all[1]
 			before.stop(syscall.SIGTERM)
-			all[1] = launch(before.t, c.aheadOf(before.name), before.args, before.env...)
+			all[1] = launchCommand(before.t, before.name, []string{c.aheadOf(before.name)}, before.env...)
 			c.whole()
 		},
 		heal: func(c *chaos) {

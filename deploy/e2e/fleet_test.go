@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/rucflow/rucflow/scraper/replica"
 	"github.com/rucflow/rucflow/shared/ruc"
@@ -60,7 +62,7 @@ var binaries = sync.OnceValues(func() (dir string, err error) {
 type process struct {
 	t      *testing.T
 	name   string
-	args   []string
+	line   []string // the command
 	env    []string
 	cmd    *exec.Cmd
 	log    *lines
@@ -81,6 +83,15 @@ func (l *lines) tail() string {
 	return strings.Join(l.all[max(0, len(l.all)-15):], "\n")
 }
 
+// with returns the lines that hold a text.
+func (l *lines) with(text string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(l.all), func(s string) bool { return !strings.Contains(s, text) })
+}
+
+func (l *lines) has(text string) bool { return len(l.with(text)) > 0 }
+
 // field returns a field of the first line with a message; "" while there is none.
 func (l *lines) field(message, field string) string {
 	l.mu.Lock()
@@ -96,17 +107,28 @@ func (l *lines) field(message, field string) string {
 }
 
 // launch starts a binary and stops it orderly when the test ends.
-func launch(t *testing.T, name string, args []string, environ ...string) *process {
+func launch(t *testing.T, name string, environ ...string) *process {
+	t.Helper()
+	return launchCommand(t, name, []string{name}, environ...)
+}
+
+// launchCommand is launch for a command line. Programs that were built here are found
+// before others.
+func launchCommand(t *testing.T, name string, command []string, environ ...string) *process {
 	t.Helper()
 	dir, err := binaries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, name: filepath.Base(name), args: args, env: environ, log: &lines{}, exited: make(chan struct{})}
-	p.cmd = exec.Command(filepath.Join(dir, name), args...)
+	p := &process{t: t, name: name, line: command, env: environ, log: &lines{}, exited: make(chan struct{})}
+	path := filepath.Join(dir, command[0])
+	if _, err := os.Stat(path); err != nil {
+		path = command[0]
+	}
+	p.cmd = exec.Command(path, command[1:]...)
 	// A test binary that is killed or runs into its timeout makes no clean-up.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.Getenv("TMPDIR")}, environ...)
+	p.cmd.Env = append([]string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.Getenv("TMPDIR")}, environ...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +155,7 @@ func launch(t *testing.T, name string, args []string, environ ...string) *proces
 // again starts the process anew, after its end.
 func (p *process) again() *process {
 	p.t.Helper()
-	return launch(p.t, p.name, p.args, p.env...)
+	return launchCommand(p.t, p.name, p.line, p.env...)
 }
 
 // signal sends the process what it need not end by.
@@ -158,13 +180,16 @@ func (p *process) stop(sig syscall.Signal) {
 }
 
 // fleet is several of each service as processes of their own, on a real NATS server
-// and a real Redis.
+// and a real Redis. Both run as they are deployed, with the users of deploy/nats and
+// deploy/redis, and at the end of each test neither may have refused anything.
 type fleet struct {
 	*rig
 	redis     *storetest.RedisServer
 	closeSite func() // the replica answers nobody any more
 	nats      *process
-	natsDir   string // where it stores
+	natsArgs  []string
+	natsLogs  []*lines
+	mayRefuse bool // the test provokes it
 	environ   []string
 	gateways  []*process
 	scrapers  []*process
@@ -172,33 +197,119 @@ type fleet struct {
 }
 
 // newFleet starts what the services need and none of them.
-func newFleet(t *testing.T, settings ...string) *fleet {
+func newFleet(t *testing.T, settings ...string) *fleet { return newFleetOn(t, servers{}, settings...) }
+
+// servers are further options of NATS and Redis.
+type servers struct{ nats, redis []string }
+
+// newFleetOn is newFleet with such options.
+func newFleetOn(t *testing.T, with servers, settings ...string) *fleet {
 	t.Helper()
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	site := replica.New(replica.Config{}, time.Now)
 	server := httptest.NewServer(site)
-	f := &fleet{rig: &rig{t: t, tmp: tmp}, natsDir: t.TempDir()}
+	f := &fleet{rig: &rig{t: t, tmp: tmp, secrets: filepath.Join(tmp, "secrets")}}
 	f.closeSite = sync.OnceFunc(func() { site.Close(); server.CloseClientConnections(); server.Close() })
 	t.Cleanup(f.closeSite)
-	// What Redis has acknowledged survives its end.
-	f.redis = storetest.StartRedis(t, "--appendonly", "yes", "--dir", t.TempDir())
-
-	addr := freeAddr(t)
-	host, port, _ := net.SplitHostPort(addr)
-	config := filepath.Join(tmp, "nats.conf")
-	err := os.WriteFile(config, fmt.Appendf(nil, "host: %s\nport: %s\nauthorization { token: %q }\njetstream { store_dir: %q }\n", host, port, token, f.natsDir), 0o600)
-	if err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("../secrets.sh", tmp).CombinedOutput(); err != nil {
+		t.Fatalf("secrets.sh: %v\n%s", err, out)
 	}
-	f.nats = launch(t, "nats-server", []string{"-c", config})
-	f.NATS, f.Replica = "nats://"+addr, strings.TrimPrefix(server.URL, "http://")
+	// The test's own user may see what was refused.
+	t.Setenv("SECRETS_DIR", f.secrets)
+	f.redis = storetest.StartRedis(t, append([]string{
+		"../redis/start.sh", "--appendonly", "yes", "--dir", t.TempDir(), "--user", "test", "on", ">" + token, "+acl|log", "+ping",
+	}, with.redis...)...)
+	f.startNATS(with.nats...)
+	f.Replica = strings.TrimPrefix(server.URL, "http://")
 	f.environ = append([]string{
-		"NATS_URL=" + f.NATS, "NATS_TOKEN=" + token, "REDIS_URL=redis://" + f.redis.Addr(), "OPS_ADDR=127.0.0.1:0", "HTTP_ADDR=127.0.0.1:0",
+		"NATS_URL=" + f.NATS, "NATS_PROVISION=false", "REDIS_URL=redis://" + f.redis.Addr(), "OPS_ADDR=127.0.0.1:0", "HTTP_ADDR=127.0.0.1:0",
 		"SUNAT_URL=" + server.URL + replica.FormPath, "SUNAT_PACE=0", "SUNAT_PAUSE=0", "SUNAT_MAX_CONCURRENT=8", "CHROME_PATH=" + os.Getenv("CHROME_PATH"),
 		"ADMIN_TOKEN=" + token, "SUNAT_CHANGED_DIR=" + filepath.Join(t.TempDir(), "changed"),
 	}, settings...)
+	f.provision()
+	t.Cleanup(f.nothingRefused)
 	return f
+}
+
+// startNATS starts the NATS server as its container does, again with the same options
+// and streams after it was stopped.
+func (f *fleet) startNATS(options ...string) {
+	f.t.Helper()
+	if f.natsArgs == nil {
+		addr := freeAddr(f.t)
+		host, port, _ := net.SplitHostPort(addr)
+		f.NATS = "nats://" + addr
+		f.natsArgs = append([]string{"sh", "../nats/start.sh", "--addr", host, "--port", port, "--http_port", "-1"}, options...)
+	}
+	f.nats = launchCommand(f.t, "nats-server", f.natsArgs, "SECRETS_DIR="+f.secrets, "STORE_DIR="+f.natsDir())
+	f.natsLogs = append(f.natsLogs, f.nats.log)
+}
+
+// natsDir is where the NATS server stores.
+func (f *fleet) natsDir() string { return filepath.Join(f.tmp, "nats") }
+
+// provision does what compose.yaml's container of that name does.
+func (f *fleet) provision() {
+	f.t.Helper()
+	dir, err := binaries()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.eventually("the NATS server listens", readyWait, func() bool { return f.nats.log.has("Server is ready") })
+	cmd := exec.Command(filepath.Join(dir, "rucflow"), "provision")
+	cmd.Env = append(f.as("setup"), f.environ...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		f.t.Fatalf("rucflow provision: %v\n%s", err, out)
+	}
+}
+
+// as is who a service is to NATS and Redis.
+func (f *fleet) as(user string) []string {
+	return []string{
+		"NATS_USER=" + user, "NATS_PASSWORD_FILE=" + filepath.Join(f.secrets, "nats_"+user),
+		"REDIS_USERNAME=" + user, "REDIS_PASSWORD_FILE=" + filepath.Join(f.secrets, "redis_"+user),
+	}
+}
+
+// launch starts one more of a service, with further settings.
+func (f *fleet) launch(name string, settings ...string) *process {
+	f.t.Helper()
+	return launch(f.t, name, slices.Concat(f.as(name), f.environ, settings)...)
+}
+
+// reader looks into Redis as people do.
+func (f *fleet) reader() *redis.Client { return f.redisAs("reader", f.secret("redis_reader")) }
+
+func (f *fleet) redisAs(user, password string) *redis.Client {
+	return f.redis.Client(func(o *redis.Options) { o.Username, o.Password = user, password })
+}
+
+// nothingRefused: every service did its work within its rights.
+func (f *fleet) nothingRefused() {
+	if f.mayRefuse {
+		return
+	}
+	for _, log := range f.natsLogs {
+		for _, line := range log.with("Violation") {
+			f.t.Errorf("the NATS server refused: %s", line)
+		}
+	}
+	if conn, err := net.Dial("tcp", f.redis.Addr()); err != nil {
+		return // the test has stopped it
+	} else if err := conn.Close(); err != nil {
+		f.t.Error(err)
+	}
+	log, err := f.redisAs("test", token).ACLLog(context.Background(), 100).Result()
+	if err != nil {
+		f.t.Error(err)
+	}
+	for _, entry := range log {
+		if entry.Username == "gateway" && entry.Object == "set" {
+			continue // of the marker, which is the cachewriter's to set: see store.mark
+		}
+		f.t.Errorf("Redis refused: %+v", *entry)
+	}
 }
 
 // startFleet starts so many of each service and waits until they work.
@@ -216,13 +327,13 @@ func startFleet(t *testing.T, gateways, scrapers, writers int, settings ...strin
 func (f *fleet) start(gateways, scrapers, writers int) {
 	f.t.Helper()
 	for range scrapers {
-		f.scrapers = append(f.scrapers, launch(f.t, "scraper", nil, f.environ...))
+		f.scrapers = append(f.scrapers, f.launch("scraper"))
 	}
 	for range writers {
-		f.writers = append(f.writers, launch(f.t, "cachewriter", nil, f.environ...))
+		f.writers = append(f.writers, f.launch("cachewriter"))
 	}
 	for range gateways {
-		f.gateways = append(f.gateways, launch(f.t, "gateway", nil, f.environ...))
+		f.gateways = append(f.gateways, f.launch("gateway"))
 	}
 	f.whole()
 	f.HTTP = f.gateways[0].addr("http")
@@ -293,7 +404,7 @@ func TestFleet_AnswersAsTheAllInOneDoes(t *testing.T) {
 	t.Run("one visit", func(t *testing.T) { oneVisitAroundTheAck(t, f.rig) })
 	t.Run("the record in Redis is the answer, with the time it has left", func(t *testing.T) {
 		_, _, body := f.lookup(sunat)
-		client := f.redis.Client()
+		client := f.reader()
 		key := "sunat:ruc:" + sunat.String()
 		f.eventually("the answer is in Redis", 5*time.Second, func() bool {
 			b, err := client.Get(t.Context(), key).Bytes()
@@ -354,7 +465,7 @@ func (f *fleet) invalidation(t *testing.T) {
 		}
 	}
 	inRedis := func(n ruc.Number) bool {
-		return f.redis.Client().Exists(t.Context(), "sunat:ruc:"+n.String()).Val() == 1
+		return f.reader().Exists(t.Context(), "sunat:ruc:"+n.String()).Val() == 1
 	}
 	for _, n := range []ruc.Number{first, other, kept} {
 		everywhere(n, 1)
@@ -371,7 +482,7 @@ func (f *fleet) invalidation(t *testing.T) {
 		cmd := exec.Command(filepath.Join(dir, "rucflow"), append([]string{name, "-gateway", "http://" + f.HTTP}, args...)...)
 		cmd.Env = []string{"ADMIN_TOKEN=" + token}
 		if name == "forget" {
-			cmd.Env = append(cmd.Env, "NATS_URL="+f.NATS, "NATS_TOKEN="+token)
+			cmd.Env = append(cmd.Env, append(f.as("admin"), "NATS_URL="+f.NATS)...)
 		}
 		if out, err := cmd.CombinedOutput(); err != nil || string(out) != want {
 			t.Errorf("%q: %v: %s", args, err, out)
@@ -396,16 +507,6 @@ func (f *fleet) invalidation(t *testing.T) {
 		t.Errorf("%d events of it are left", left)
 	}
 	everywhere(first, 3)
-	f.eventually("it is in Redis", readyWait, func() bool { return inRedis(first) })
-	req, err := http.NewRequest(http.MethodDelete, "http://"+f.HTTP+"/v1/ruc/"+first.String()+"?olvidar=true", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	status, _, body := f.do(req)
-	if status != http.StatusNoContent || inRedis(first) || f.storedAbout(first) != 0 {
-		t.Errorf("?olvidar=true: %d %s", status, body)
-	}
 }
 
 // storedAbout returns how many events of n the stream holds.

@@ -147,6 +147,7 @@ func natsSpeaks(t *testing.T, r *rig) {
 			}
 		}
 	}
+	nc = r.connectAs("admin") // discovery is not for clients
 	for _, name := range []string{wire.GatewayService, wire.ScraperService} {
 		for _, verb := range []string{"PING", "INFO", "STATS"} {
 			if m := ask("$SRV."+verb+"."+name, ""); !strings.Contains(string(m.Data), `"name":"`+name+`"`) {

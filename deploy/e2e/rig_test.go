@@ -58,10 +58,11 @@ var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 // rig is one running all-in-one on its replica.
 type rig struct {
 	allinone.Addrs
-	t    *testing.T
-	reg  *prometheus.Registry
-	tmp  string // TMPDIR of the program: what it leaves there is a leak
-	stop func()
+	t       *testing.T
+	reg     *prometheus.Registry
+	tmp     string // TMPDIR of the program: what it leaves there is a leak
+	secrets string // folder of the users' passwords; "" where NATS has a token
+	stop    func()
 }
 
 // start runs the program with the settings, beyond those that every test needs,
@@ -234,7 +235,20 @@ func (r *rig) visits(n ruc.Number) int { r.t.Helper(); return r.stats().Visits[n
 // connect speaks NATS as any client does.
 func (r *rig) connect() *nats.Conn {
 	r.t.Helper()
-	nc, err := nats.Connect(r.NATS, nats.Token(token))
+	return r.connectAs("client")
+}
+
+// connectAs speaks NATS as one of the users does, where NATS has users.
+func (r *rig) connectAs(user string, extra ...nats.Option) *nats.Conn {
+	r.t.Helper()
+	opts := append([]nats.Option{nats.Token(token)}, extra...)
+	if r.secrets != "" {
+		opts[0] = nats.UserInfo(user, r.secret("nats_"+user))
+		if user != "client" {
+			opts = append(opts, nats.CustomInboxPrefix("_INBOX_"+user))
+		}
+	}
+	nc, err := nats.Connect(r.NATS, opts...)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -242,13 +256,23 @@ func (r *rig) connect() *nats.Conn {
 	return nc
 }
 
+// jetStream is JetStream for who may do everything with it.
 func (r *rig) jetStream() jetstream.JetStream {
 	r.t.Helper()
-	js, err := jetstream.New(r.connect())
+	js, err := jetstream.New(r.connectAs("setup"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return js
+}
+
+func (r *rig) secret(name string) string {
+	r.t.Helper()
+	b, err := os.ReadFile(filepath.Join(r.secrets, name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(b)
 }
 
 // fresh returns the i-th of a row of numbers of which nothing is known.

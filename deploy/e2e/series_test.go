@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/rucflow/rucflow/scraper/replica"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
@@ -100,7 +102,7 @@ func TestSeries_Killed(t *testing.T) {
 		{"Chromium", takeover, func() { kill(t, f.chromium(f.scrapers[f.busy()])) }},
 		{"nats-server", 2*visit + 3*time.Second, func() { // the visit goes on, or is made again
 			f.nats.stop(syscall.SIGKILL)
-			f.nats = f.nats.again()
+			f.startNATS()
 		}},
 	} {
 		t.Run(victim.name, func(t *testing.T) {
@@ -153,7 +155,11 @@ func TestSeries_RedisComesAndGoes(t *testing.T) {
 	f.redis.Kill()
 	f.start(2, 2, 2)
 
-	js := f.jetStream()
+	nc := f.connectAs("admin")
+	js, err := jetstream.New(f.connectAs("scraper"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var version atomic.Uint64
 	// refresh stores a newer answer of n, as a scraper would.
 	refresh := func(n ruc.Number) {
@@ -250,11 +256,15 @@ func TestSeries_RedisComesAndGoes(t *testing.T) {
 		hits.Load(), cold.Load(), loaded.Round(time.Second), float64(hits.Load()+cold.Load())/loaded.Seconds(),
 		time.Duration(slowest.Load()).Round(time.Millisecond), time.Duration(slowestCold.Load()).Round(time.Millisecond))
 
+	events, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.eventually("the cachewriters have written everything", 2*readyWait, func() bool {
-		c, err := js.Consumer(t.Context(), wire.StreamEvents, wire.ConsumerCachewriter)
+		c, err := events.Consumer(t.Context(), wire.StreamEvents, wire.ConsumerCachewriter)
 		return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0
 	})
-	client := f.redis.Client()
+	client := f.reader()
 	for i := range nextCold - 40000 {
 		warmed = append(warmed, fresh(40001+i))
 	}

@@ -17,7 +17,7 @@ func TestStale_SUNATGone(t *testing.T) {
 	known, unknown := fresh(8001), fresh(8002)
 	status, _, body := f.lookup(known)
 	born := f.answer(known, status, body).ObtenidoEn
-	client := f.redis.Client()
+	client := f.reader()
 	key := "sunat:ruc:" + known.String()
 	f.eventually("it is in Redis", lifetime, func() bool { return client.Exists(t.Context(), key).Val() == 1 })
 	f.closeSite()

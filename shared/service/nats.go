@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 )
 
 // NATSConfig says where NATS is and who we are there.
@@ -44,14 +47,23 @@ const (
 	maxPingsOut     = 2
 )
 
+// awayLog bounds the lines about a connection that cannot be had.
+func awayLog() *rate.Sometimes { return &rate.Sometimes{First: 3, Interval: time.Minute} }
+
 // Connect connects as role, which names the connection and its inbox (so that no
 // role can read another's replies). It does not fail when no server answers yet:
 // it goes on trying, as it does after every loss, for ever. extra options serve
 // an embedded server.
 func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Option) (*nats.Conn, error) {
+	// Why there is no connection, and how often that is logged. The library calls one
+	// handler at a time.
+	away, saying := "", awayLog()
+	here := func() { away, saying = "", awayLog() }
 	opts := []nats.Option{
 		nats.Name("rucflow-" + role),
-		nats.CustomInboxPrefix("_INBOX." + role),
+		// Beside the default one, _INBOX, which is for everybody else: so that a user may
+		// be given all of that and still reads no reply to a service.
+		nats.CustomInboxPrefix("_INBOX_" + role),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
@@ -66,7 +78,19 @@ func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Optio
 				log.Warn().Err(err).Msg("the NATS connection was lost")
 			}
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { log.Info().Msg("the NATS connection is back") }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			// It is tried ten times a second, and the reason stays the same, or alternates
+			// between several addresses.
+			if cause := explainNATS(err).Error(); cause != away {
+				away = cause
+				saying.Do(func() { log.Warn().Str("error", cause).Msg("NATS cannot be reached and is tried again") })
+			}
+		}),
+		nats.ConnectHandler(func(*nats.Conn) { here() }),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			here()
+			log.Info().Msg("the NATS connection is back")
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			// A refused right is named with its subject, which may end with a number.
 			e := log.Error().Str("error", personal.ReplaceAllString(err.Error(), "$1*******$2"))
@@ -92,18 +116,29 @@ func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Optio
 	if c.Token != "" {
 		opts = append(opts, nats.Token(c.Token))
 	}
-	if c.CA != "" {
-		opts = append(opts, nats.RootCAs(c.CA))
+	if c.CA != "" || c.Cert != "" || c.Key != "" {
+		secure, err := ClientTLS("NATS", c.CA, c.Cert, c.Key)
+		if err != nil {
+			return nil, fmt.Errorf("service.Connect: %w", err)
+		}
+		opts = append(opts, nats.Secure(secure))
 	}
-	if (c.Cert == "") != (c.Key == "") {
-		return nil, errors.New("service.Connect: NATS_CERT and NATS_KEY go together")
-	}
-	if c.Cert != "" {
-		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
+	// The library's own error would quote the address, and a password that makes it one
+	// that cannot be read.
+	if c.URL != "" && slices.ContainsFunc(strings.Split(c.URL, ","), func(address string) bool { return parseAddress(address) == nil }) {
+		return nil, errors.New("service.Connect: NATS_URL: cannot be read; expected nats://host:port or tls://host:port, " +
+			"or several of them separated by commas; special characters of a password percent-encoded")
 	}
 	nc, err := nats.Connect(c.URL, append(opts, extra...)...)
 	if err != nil {
-		return nil, fmt.Errorf("service.Connect: %w", err)
+		return nil, fmt.Errorf("service.Connect: %w", explainNATS(err))
 	}
 	return nc, nil
+}
+
+func explainNATS(err error) error {
+	if errors.Is(err, nats.ErrSecureConnWanted) {
+		return fmt.Errorf("the server does not speak TLS, which NATS_CA, NATS_CERT or a tls:// address demands: %w", err)
+	}
+	return ExplainTLS("NATS", err)
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -222,8 +222,39 @@ func Help(w io.Writer, cfg any) error {
 
 const masked = "********"
 
-// userinfo finds the credentials of an address, with or without its scheme.
-var userinfo = regexp.MustCompile(`(^|//|,)[^/@,]+@`)
+// parseAddress reads an address, with or without its scheme; nil where it cannot be read,
+// and where it is to be feared that what was read as host or path is part of a password.
+func parseAddress(address string) *url.URL {
+	address = strings.TrimSpace(address)
+	if !strings.Contains(address, "://") {
+		address = "//" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil
+	}
+	return u
+}
+
+// maskUserinfo hides the credentials of addresses, and what cannot be read.
+func maskUserinfo(addresses string) string {
+	all := strings.Split(addresses, ",")
+	for i, address := range all {
+		u := parseAddress(address)
+		switch {
+		case strings.TrimSpace(address) == "":
+		case u == nil:
+			all[i] = masked
+		case u.User != nil:
+			_, host, _ := strings.Cut(address, "@")
+			scheme, _, ok := strings.Cut(address, "://")
+			if all[i] = masked + "@" + host; ok {
+				all[i] = scheme + "://" + all[i]
+			}
+		}
+	}
+	return strings.Join(all, ",")
+}
 
 // Print writes the effective settings as NAME=value lines, secrets masked.
 func Print(w io.Writer, cfg any) error {
@@ -240,7 +271,7 @@ func Print(w io.Writer, cfg any) error {
 		case f.secret && value != "":
 			value = masked
 		case f.userinfo:
-			value = userinfo.ReplaceAllString(value, "$1"+masked+"@")
+			value = maskUserinfo(value)
 		}
 		if _, err := fmt.Fprintf(w, "%s=%s\n", f.name, value); err != nil {
 			return err

@@ -95,6 +95,8 @@ func TestPrint_MasksCredentialsInAddresses(t *testing.T) {
 		"nats://token@h:4222,tls://a:p@i:1, nats://j": "nats://********@h:4222,tls://********@i:1, nats://j",
 		"bob:hunter2@h:4222":                          "********@h:4222",
 		"nats://127.0.0.1:4222":                       "nats://127.0.0.1:4222",
+		"nats://[::1]:4222, h":                        "nats://[::1]:4222, h",
+		"nats://h:4222,nats://u:hunter2/@i":           "nats://h:4222,********",
 	} {
 		var out strings.Builder
 		if err := service.Print(&out, &service.NATSConfig{URL: url}); err != nil || !strings.Contains(out.String(), "NATS_URL="+want+"\n") {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,6 +17,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/service"
 )
 
 // Redis keeps each answer under sunat:ruc:<ruc>, as it is, so that GET, TTL and
@@ -155,7 +158,7 @@ func (r *Redis) guarded(ctx context.Context, read func(context.Context, redis.Un
 		case errors.Is(err, ErrOtherSource), errors.Is(ctx.Err(), context.Canceled), hurried && ctx.Err() != nil:
 			return nil, callerLeft{err}
 		}
-		err = withoutArguments(err)
+		err = r.explained(err)
 		r.failure.Store(&err)
 		return nil, err
 	})
@@ -222,7 +225,7 @@ func (r *Redis) Claim(ctx context.Context, source string) error {
 		err = mark(ctx, c, source)
 	}
 	if err != nil {
-		return fmt.Errorf("store.Redis.Claim: %w", withoutArguments(err))
+		return fmt.Errorf("store.Redis.Claim: %w", r.explained(err))
 	}
 	return nil
 }
@@ -245,8 +248,11 @@ func mark(ctx context.Context, c redis.UniversalClient, source string) error {
 	found, err := c.Get(ctx, sourceKey).Result()
 	if errors.Is(err, redis.Nil) {
 		err = c.SetArgs(ctx, sourceKey, source, redis.SetArgs{Mode: string(redis.NX)}).Err()
-		if err == nil || errors.Is(err, redis.Nil) { // Nil: another process was faster
+		switch {
+		case err == nil || errors.Is(err, redis.Nil): // Nil: another process was faster
 			found, err = c.Get(ctx, sourceKey).Result()
+		case redis.IsPermissionError(err):
+			err = fmt.Errorf("nobody has set %s yet, as a cachewriter does: %w", sourceKey, err)
 		}
 	}
 	if err != nil {
@@ -286,11 +292,10 @@ func (r *Redis) Run(ctx context.Context) {
 	}
 }
 
-// Close closes the connections. What is called later fails.
+// Close closes the connections and returns nil. What is called later fails.
 func (r *Redis) Close() error {
-	if err := errors.Join(r.reader.close(), r.writer.close()); err != nil {
-		return fmt.Errorf("store.Redis.Close: %w", err)
-	}
+	r.reader.close()
+	r.writer.close()
 	return nil
 }
 
@@ -310,12 +315,12 @@ func (l *lazyClient) get() (redis.UniversalClient, error) {
 	return l.client, nil
 }
 
-func (l *lazyClient) close() error {
+func (l *lazyClient) close() {
 	l.once.Do(func() {}) // never used, and never will be
 	if l.client == nil {
-		return nil
+		return
 	}
-	return l.client.Close()
+	_ = l.client.Close() // all that can fail is the goodbye to a server that is gone
 }
 
 func valueKey(n ruc.Number) string { return keyPrefix + n.String() }
@@ -323,6 +328,21 @@ func valueKey(n ruc.Number) string { return keyPrefix + n.String() }
 // versionKey puts the whole value key into braces: a cluster hashes what is inside
 // them, so both keys are of one slot.
 func versionKey(n ruc.Number) string { return "seq:{" + keyPrefix + n.String() + "}" }
+
+// explained says what mends a connection that cannot be had, and nothing of what was
+// sent.
+func (r *Redis) explained(err error) error {
+	err = service.ExplainTLS("REDIS", withoutArguments(err))
+	hungUp := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	switch {
+	case !hungUp || r.claimed.Load() != 0:
+		return err
+	case r.reader.options.TLSConfig == nil:
+		return fmt.Errorf("the server hangs up, as one does that expects TLS (REDIS_TLS=true, or rediss:// in REDIS_URL): %w", err)
+	default: // its alert may be lost with the connection
+		return fmt.Errorf("the server hangs up, as one does that expects another certificate of the client, or one at all (REDIS_CERT, REDIS_KEY): %w", err)
+	}
+}
 
 // withoutArguments drops what a server repeats of a command that it does not know:
 // numbers of persons, and of a connection's first command the password.

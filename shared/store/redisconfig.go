@@ -1,19 +1,18 @@
 package store
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/rucflow/rucflow/shared/service"
 )
 
 // RedisConfig says where Redis is and who we are there: a URL, or a host with its
@@ -29,6 +28,8 @@ type RedisConfig struct {
 	Password       string        `env:"REDIS_PASSWORD" secret:"true" help:"password"`
 	TLS            bool          `env:"REDIS_TLS" envDefault:"false" help:"speak TLS"`
 	CA             string        `env:"REDIS_CA" help:"path of the certificate authority, where the system's do not suffice"`
+	Cert           string        `env:"REDIS_CERT" help:"path of the client certificate"`
+	Key            string        `env:"REDIS_KEY" help:"path of the client certificate's key"`
 	SentinelMaster string        `env:"REDIS_SENTINEL_MASTER" help:"name of the master that the sentinels at REDIS_ADDRS watch"`
 	Cluster        bool          `env:"REDIS_CLUSTER" envDefault:"false" help:"Redis is a cluster"`
 	Addrs          string        `env:"REDIS_ADDRS" help:"host:port of sentinels or cluster nodes, separated by commas"`
@@ -45,8 +46,8 @@ const maxRedisTimeout = 5 * time.Second
 // Configured reports whether the settings choose Redis.
 func (c RedisConfig) Configured() bool { return c.URL != "" || c.Host != "" || c.Addrs != "" }
 
-// Check validates the settings without asking anything of the network. It reads
-// REDIS_CA. Nothing is wrong with settings that do not choose Redis.
+// Check validates the settings without asking anything of the network. It reads the
+// certificates. Nothing is wrong with settings that do not choose Redis.
 func (c RedisConfig) Check() error {
 	_, err := c.options()
 	if err != nil && !errors.Is(err, errNotConfigured) {
@@ -83,12 +84,17 @@ func (c RedisConfig) options() (*redis.UniversalOptions, error) {
 	if c.Cluster && o.DB != 0 {
 		return nil, errors.New("REDIS_DB: a cluster has database 0 only")
 	}
-	if c.CA != "" && !secure {
-		return nil, errors.New("REDIS_CA: a certificate authority without TLS: set REDIS_TLS=true or write rediss:// in REDIS_URL")
+	if !secure {
+		for _, file := range []struct{ name, path string }{{"REDIS_CA", c.CA}, {"REDIS_CERT", c.Cert}, {"REDIS_KEY", c.Key}} {
+			if file.path != "" {
+				return nil, fmt.Errorf("%s: there is no TLS: set REDIS_TLS=true or write rediss:// in REDIS_URL", file.name)
+			}
+		}
+		return o, nil
 	}
-	if secure {
-		o.TLSConfig, err = c.tlsConfig()
-	}
+	// It names no server: go-redis takes the name from each address, which in a cluster
+	// differs from node to node.
+	o.TLSConfig, err = service.ClientTLS("REDIS", c.CA, c.Cert, c.Key)
 	return o, err
 }
 
@@ -180,24 +186,6 @@ func splitAddrs(s string) ([]string, error) {
 		addrs = append(addrs, a)
 	}
 	return addrs, nil
-}
-
-// tlsConfig names no server: go-redis takes the name from each address, which in a
-// cluster differs from node to node.
-func (c RedisConfig) tlsConfig() (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CA == "" {
-		return cfg, nil
-	}
-	pem, err := os.ReadFile(c.CA)
-	if err != nil {
-		return nil, fmt.Errorf("REDIS_CA: %w", err)
-	}
-	cfg.RootCAs = x509.NewCertPool()
-	if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("REDIS_CA: %s holds no certificate", c.CA)
-	}
-	return cfg, nil
 }
 
 // The times of a lookup, measured with 64 callers against a Redis that is frozen,

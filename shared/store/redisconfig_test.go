@@ -103,6 +103,11 @@ func TestRedisConfig_ErrorsNameTheVariableAndNoSecret(t *testing.T) {
 		"both kinds":          {[]string{"REDIS_ADDRS=h:1", "REDIS_SENTINEL_MASTER=m", "REDIS_CLUSTER=true"}, "REDIS_CLUSTER"},
 		"cluster's database":  {[]string{"REDIS_ADDRS=h:1", "REDIS_CLUSTER=true", "REDIS_DB=1"}, "REDIS_DB"},
 		"authority, no TLS":   {[]string{"REDIS_HOST=h", "REDIS_CA=" + noCertificate}, "REDIS_CA"},
+		"certificate, no TLS": {[]string{"REDIS_HOST=h", "REDIS_CERT=" + noCertificate}, "REDIS_CERT"},
+		"key, no TLS":         {append(url("redis://h"), "REDIS_KEY="+noCertificate), "REDIS_KEY"},
+		"certificate alone":   {append(url("rediss://h"), "REDIS_CERT="+noCertificate), "REDIS_KEY"},
+		"key alone":           {append(url("rediss://h"), "REDIS_KEY="+noCertificate), "REDIS_CERT"},
+		"no certificate":      {append(url("rediss://h"), "REDIS_CERT="+noCertificate, "REDIS_KEY="+noCertificate), "REDIS_CERT"},
 		"missing authority":   {[]string{"REDIS_HOST=h", "REDIS_TLS=true", "REDIS_CA=" + noCertificate + "x"}, "REDIS_CA"},
 		"empty authority":     {[]string{"REDIS_HOST=h", "REDIS_TLS=true", "REDIS_CA=" + noCertificate}, "REDIS_CA"},
 	} {

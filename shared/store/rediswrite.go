@@ -104,7 +104,7 @@ func (r *Redis) write(ctx context.Context, change func(redis.UniversalClient) er
 	}
 	r.wrote(ctx, err)
 	if err != nil {
-		return withoutArguments(err)
+		return r.explained(err)
 	}
 	return nil
 }

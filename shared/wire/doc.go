@@ -9,7 +9,8 @@
 // by a gateway, from its cache where it can; ruc.resolve by a scraper, with a
 // visit to SUNAT or a share in one that is under way. Ruc-Wait says how many
 // milliseconds the asker will wait (default 30 000): a duration and not a time of
-// day, because clocks differ between machines.
+// day, because clocks differ between machines. A request whose reply subject begins
+// with ruc. or $ gets none: see Handler.
 //
 // An error reply carries Nats-Service-Error-Code (the HTTP status),
 // Nats-Service-Error (one of ruc.Codes) and a problem document as body, the same

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
@@ -77,6 +78,17 @@ func ReadReply(n ruc.Number, m *nats.Msg) (Reply, error) {
 		return Reply{}, &ruc.Error{Code: ruc.Internal, Err: errors.New("wire.ReadReply: the reply names another number")}
 	}
 	return r, nil
+}
+
+// Handler is the micro handler of f. It leaves out the requests whose reply would go to a
+// subject of ours or of the server's: a reply is published with our rights, whatever it
+// is named by who asks, who could so store events, put jobs and begin pauses.
+func Handler(f func(micro.Request)) micro.Handler {
+	return micro.HandlerFunc(func(req micro.Request) {
+		if reply := req.Reply(); !strings.HasPrefix(reply, "ruc.") && !strings.HasPrefix(reply, "$") {
+			f(req)
+		}
+	})
 }
 
 // HandOver returns req for an answer after its handler has returned: micro reads for

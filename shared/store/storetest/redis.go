@@ -46,7 +46,8 @@ var readyLines = []string{"Ready to accept connections", "+monitor master"}
 // StartRedis starts redis-server with args on a free port of 127.0.0.1 and waits
 // until it accepts connections. With "--tls-port" among the args, whose value is
 // replaced, it speaks TLS only. A first argument that is no option is the path of
-// a configuration, which a sentinel needs. Without redis-server on the PATH the
+// a configuration, which a sentinel needs, or of a shell script (.sh) that starts
+// redis-server with the arguments after it. Without redis-server on the PATH the
 // test fails.
 func StartRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
@@ -93,7 +94,11 @@ func (s *RedisServer) start() error {
 	}
 	args = append(args, "--bind", "127.0.0.1", "--port", plain, "--save", "", "--appendonly", "no", "--dir", s.t.TempDir())
 	args = append(args, rest...)
-	cmd := exec.CommandContext(context.Background(), "redis-server", args...)
+	program := "redis-server"
+	if strings.HasSuffix(args[0], ".sh") {
+		program = "sh"
+	}
+	cmd := exec.CommandContext(context.Background(), program, args...)
 	// A test binary that is killed or runs into its timeout makes no clean-up.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
