@@ -3,6 +3,7 @@ package scraper
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -133,4 +134,26 @@ func TestConfig_CheckNamesTheVariable(t *testing.T) {
 			t.Errorf("%v does not name %s", err, want)
 		}
 	}
+}
+
+// A server that lost its storage comes back without streams; nobody has to restart the
+// scrapers.
+func TestRun_StreamsAreMadeAnew(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.run(&fakeEngine{})
+	if a := r.asked(number, patience); a.err != nil {
+		t.Fatal(a.err)
+	}
+	addr := strings.TrimPrefix(r.bus.URL(), "nats://")
+	r.bus.Stop()
+	if err := os.RemoveAll(r.dir); err != nil {
+		t.Fatal(err)
+	}
+	r.startBus(addr)
+	eventually(t, "a lookup is answered again", func() bool { return r.asked(second, patience).err == nil })
+	if events := r.stored(); len(events) != 1 || events[0].RUC != second {
+		t.Errorf("stored: %+v", events)
+	}
+	eventually(t, "the queue is empty", func() bool { return r.queued() == 0 })
 }
