@@ -65,7 +65,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { w.watch(ctx) })
 	if deps.Provision {
-		wg.Go(func() { reprovision(ctx, js, cfg, deps) })
+		wg.Go(func() {
+			service.Reprovision(ctx, deps.NATS, deps.Log, func(ctx context.Context) error { return provision(ctx, js, cfg, deps) })
+		})
 	}
 	wg.Go(func() {
 		err := service.ServeOps(ctx, deps.Ops, service.Ops{
@@ -117,10 +119,7 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 }
 
 func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) error {
-	p := wire.Provisioner{JS: js, Source: deps.Source, Update: deps.Update, Warn: func(what, field, want, found string) {
-		deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
-			Msg("a stream differs from this process's settings and was left as it is")
-	}}
+	p := wire.Provisioner{JS: js, Source: deps.Source, Update: deps.Update, Warn: service.WarnOfDifference(deps.Log)}
 	if err := p.Events(ctx, cfg.EventsMaxAge); err != nil {
 		return err
 	}
@@ -128,15 +127,4 @@ func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Dep
 		return err
 	}
 	return p.Dead(ctx)
-}
-
-// reprovision makes what is needed anew on a server that came back without it.
-func reprovision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) {
-	quiet := deps
-	quiet.Log = zerolog.Nop() // differences were told at the start
-	wire.Reprovision(ctx, deps.NATS, func(ctx context.Context) error {
-		return provision(ctx, js, cfg, quiet)
-	}, func(err error) {
-		deps.Log.Warn().Err(err).Msg("the stream of events could not be looked after yet")
-	})
 }

@@ -129,11 +129,13 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	wg.Go(func() { ps.run(rest) })
 	wg.Go(func() { changed.run(rest) })
 	if deps.Provision {
-		wg.Go(func() { reprovision(rest, js, cfg, deps) })
+		wg.Go(func() {
+			service.Reprovision(rest, deps.NATS, deps.Log, func(ctx context.Context) error { return provision(ctx, js, cfg, deps) })
+		})
 	}
 	ps.read(ctx) // a scraper that starts in a pause keeps it
 	wg.Go(func() {
-		onReconnect(rest, deps.NATS, func() {
+		service.OnReconnect(rest, deps.NATS, func() {
 			turns.reconnected()
 			fr.wakeAll()
 		})
@@ -219,10 +221,7 @@ func openQueue(ctx context.Context, js jetstream.JetStream, cfg Config, deps Dep
 }
 
 func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) error {
-	p := wire.Provisioner{JS: js, Source: cfg.Source(), Update: deps.Update, Warn: func(what, field, want, found string) {
-		deps.Log.Warn().Str("what", what).Str("field", field).Str("own", want).Str("found", found).
-			Msg("a stream differs from this process's settings and was left as it is")
-	}}
+	p := wire.Provisioner{JS: js, Source: cfg.Source(), Update: deps.Update, Warn: service.WarnOfDifference(deps.Log)}
 	if err := p.Events(ctx, cfg.EventsMaxAge); err != nil {
 		return err
 	}
@@ -230,17 +229,6 @@ func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Dep
 		return err
 	}
 	return p.Visits(ctx, cfg.Queue, cfg.MaxConcurrent, cfg.Pace)
-}
-
-// reprovision makes the streams anew on a server that came back without them.
-func reprovision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) {
-	quiet := deps
-	quiet.Log = zerolog.Nop() // differences were told at the start
-	wire.Reprovision(ctx, deps.NATS, func(ctx context.Context) error {
-		return provision(ctx, js, cfg, quiet)
-	}, func(err error) {
-		deps.Log.Warn().Err(err).Msg("the streams could not be looked after yet")
-	})
 }
 
 func newBrowser(cfg Config, deps Deps, observe browser.Observe) (engine, error) {
@@ -253,23 +241,6 @@ func newBrowser(cfg Config, deps Deps, observe browser.Observe) (engine, error) 
 		Flags:          cfg.ChromeFlags,
 		UserAgent:      cfg.UserAgent,
 	}, browser.Deps{Log: deps.Log, Now: deps.Now, Observe: observe})
-}
-
-// onReconnect calls f whenever the connection has come back, until ctx ends.
-func onReconnect(ctx context.Context, nc *nats.Conn, f func()) {
-	back := nc.StatusChanged(nats.CONNECTED)
-	defer nc.RemoveStatusListener(back)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case _, open := <-back:
-			if !open {
-				return
-			}
-			f()
-		}
-	}
 }
 
 // answer registers the front as a micro service, withdraws it while no tab has
