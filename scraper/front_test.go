@@ -217,15 +217,15 @@ func TestFront_RefusesWhatItsQueueWouldMakeLate(t *testing.T) {
 	}}
 	r.run(e)
 	for i := range knownVisits { // until then nobody knows how long visits take
-		if a := r.asked(ruc.FromPrefix(fmt.Sprintf("204000000%d", i)), 2*time.Second); a.err != nil {
+		if a := r.asked(ruc.FromPrefix(fmt.Sprintf("204000000%d", i)), patience); a.err != nil {
 			t.Fatal(a.err)
 		}
 	}
-	held := r.ask(number, patience)
+	held := r.ask(number, time.Minute)
 	eventually(t, "the fleet is busy", func() bool { return e.visits(number) == 1 })
 	var queued []<-chan reply
 	for i := range 5 {
-		queued = append(queued, r.ask(ruc.FromPrefix(fmt.Sprintf("204000001%d", i)), patience))
+		queued = append(queued, r.ask(ruc.FromPrefix(fmt.Sprintf("204000001%d", i)), time.Minute))
 	}
 	eventually(t, "the queue", func() bool { return r.queued() == 6 })
 	<-time.After(backlogAge) // what is known of the queue may be so old
@@ -234,7 +234,7 @@ func TestFront_RefusesWhatItsQueueWouldMakeLate(t *testing.T) {
 	if !errors.As(got.err, &refusal) || refusal.Code != ruc.Overloaded || refusal.RetryAfter < 3*time.Second || got.took > time.Second {
 		t.Errorf("%+v after %v", refusal, got.took)
 	}
-	patient := r.ask(third, patience)
+	patient := r.ask(third, time.Minute)
 	close(release)
 	for _, c := range append(queued, held, patient) {
 		if a := <-c; a.err != nil {

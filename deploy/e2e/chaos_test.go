@@ -188,20 +188,18 @@ func (c *chaos) call(gateway *process, n ruc.Number, exists bool) call {
 
 // load are the callers of one row.
 type load struct {
-	c    *chaos
-	away *int
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	done []call
-	cold []ruc.Number
+	c        *chaos
+	gateways []*process // that are asked
+	absent   int        // the first number that nobody has
+	wg       sync.WaitGroup
+	mu       sync.Mutex
+	done     []call
+	cold     []ruc.Number
 }
 
-// ask has every gateway asked for a number, but one that is away.
+// ask has every gateway asked for a number.
 func (l *load) ask(n ruc.Number, exists bool) {
-	for i, g := range l.c.gateways {
-		if l.away != nil && i == *l.away {
-			continue
-		}
+	for _, g := range l.gateways {
 		l.wg.Go(func() {
 			done := l.c.call(g, n, exists)
 			l.mu.Lock()
@@ -230,7 +228,7 @@ func (l *load) warm(stop <-chan struct{}) {
 		case <-tick.C:
 			l.ask(l.c.warm[i%len(l.c.warm)], true)
 			if i%10 == 0 {
-				l.ask(ruc.FromPrefix(fmt.Sprintf("2099%06d", l.c.next*100+i)), false)
+				l.ask(ruc.FromPrefix(fmt.Sprintf("2099%06d", l.absent+i)), false)
 			}
 		}
 	}
@@ -241,7 +239,10 @@ func (c *chaos) row(f fault) (cells [columns]string, failed []string) {
 	c.t.Helper()
 	c.whole()
 	c.eventually("the fleet rests", settleBound, func() bool { return c.idle() })
-	l := &load{c: c, away: f.away}
+	l := &load{c: c, gateways: slices.Clone(c.gateways), absent: c.next * 100}
+	if f.away != nil {
+		l.gateways = slices.Delete(l.gateways, *f.away, *f.away+1)
+	}
 	if !f.own {
 		c.fault(replica.Fault{Kind: replica.FaultSlow, DelayMs: int(chaosVisit / time.Millisecond)})
 	}
