@@ -10,14 +10,17 @@ import (
 	"github.com/rucflow/rucflow/scraper/replica"
 )
 
+// everyRun are the faults of the short form. Kills are TestSeries_Killed's.
+var everyRun = []string{"redis-server frozen", "all cut off from NATS", "SUNAT: " + replica.FaultOtherRUC}
+
 // chaosFaults are the rows of the table.
 func chaosFaults() []fault {
 	const span = 3 * time.Second
 	second := 1
 	attempts := map[column]string{colVisits: "attempts"}
 	faults := []fault{
-		{name: "gateway killed", short: true, away: &second, inject: func(c *chaos) { c.replace(c.gateways, 1) }},
-		{name: "busy scraper killed", short: true, visits: 2, inject: func(c *chaos) { c.replace(c.scrapers, c.busy()) }},
+		{name: "gateway killed", away: &second, inject: func(c *chaos) { c.replace(c.gateways, 1) }},
+		{name: "busy scraper killed", visits: 2, inject: func(c *chaos) { c.replace(c.scrapers, c.busy()) }},
 		{name: "cachewriter killed", inject: func(c *chaos) { c.replace(c.writers, 0) }},
 		{name: "both cachewriters killed", lasts: span,
 			inject: func(c *chaos) { c.writers[0].stop(syscall.SIGKILL); c.writers[1].stop(syscall.SIGKILL) },
@@ -28,7 +31,7 @@ func chaosFaults() []fault {
 				kill(c.t, pid)
 			}
 		}},
-		{name: "nats-server killed", short: true, visits: 2, inject: func(c *chaos) { c.nats.stop(syscall.SIGKILL); c.startNATS() }},
+		{name: "nats-server killed", visits: 2, inject: func(c *chaos) { c.nats.stop(syscall.SIGKILL); c.startNATS() }},
 		{name: "nats-server killed, back later", visits: 2, lasts: span,
 			inject: func(c *chaos) { c.nats.stop(syscall.SIGKILL) }, heal: func(c *chaos) { c.startNATS() }},
 		{name: "redis-server killed", inject: func(c *chaos) { c.redis.Kill(); c.redis.Restart() }},
@@ -39,7 +42,7 @@ func chaosFaults() []fault {
 		frozen("cachewriter frozen", span, nil, 1, func(c *chaos) *process { return c.writers[0] }),
 		frozen("nats-server frozen", span, nil, 2, func(c *chaos) *process { return c.nats }),
 		{name: "Chromium frozen", lasts: span, visits: 2, inject: func(c *chaos) { c.signalBrowsers(syscall.SIGSTOP) }, heal: func(c *chaos) { c.signalBrowsers(syscall.SIGCONT) }},
-		{name: "redis-server frozen", short: true, lasts: span, inject: func(c *chaos) { c.redis.Freeze() }, heal: func(c *chaos) { c.redis.Thaw() }},
+		{name: "redis-server frozen", lasts: span, inject: func(c *chaos) { c.redis.Freeze() }, heal: func(c *chaos) { c.redis.Thaw() }},
 
 		{name: "Redis refuses", lasts: span, inject: func(c *chaos) { c.redis.Kill() }, heal: func(c *chaos) { c.redis.Restart() }},
 		{name: "Redis mute", lasts: span, inject: func(c *chaos) { c.redisLine.set(lineMute) }, heal: func(c *chaos) { c.redisLine.set(lineGood) }},
@@ -76,7 +79,7 @@ func chaosFaults() []fault {
 		replica.FaultRename, replica.FaultError, replica.FaultWAF, replica.FaultEmpty, replica.FaultBounce, replica.FaultReset,
 		replica.FaultAlert, replica.FaultAlertLoad, replica.FaultPopup, replica.FaultLoop, "401", "403", "429", "500", "502", "503", "504",
 	} {
-		faults = append(faults, fault{name: "SUNAT: " + kind, own: true, short: kind == replica.FaultOtherRUC, lasts: span, without: attempts,
+		faults = append(faults, fault{name: "SUNAT: " + kind, own: true, lasts: span, without: attempts,
 			inject: func(c *chaos) { c.fault(replica.Fault{Kind: kind}) }})
 	}
 	for _, kind := range []string{replica.FaultHang, replica.FaultReset, replica.FaultWAF, "500"} {

@@ -72,8 +72,6 @@ type fault struct {
 	own bool
 	// away is a gateway that nobody can ask meanwhile.
 	away *int
-	// short says that every run of the tests has it, not only the long form.
-	short bool
 }
 
 // chaos is the fleet and what stands between its parts.
@@ -459,7 +457,7 @@ func TestChaos(t *testing.T) {
 		t.Logf("\n%s", table.String())
 	}()
 	for _, f := range chaosFaults() {
-		if !chosen.MatchString(f.name) || !*full && !f.short {
+		if !chosen.MatchString(f.name) || !*full && !slices.Contains(everyRun, f.name) {
 			continue
 		}
 		t.Log(f.name)
