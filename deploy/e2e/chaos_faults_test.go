@@ -15,7 +15,10 @@ var everyRun = []string{"redis-server frozen", "all cut off from NATS", "SUNAT: 
 
 // chaosFaults are the rows of the table.
 func chaosFaults() []fault {
-	const span = 3 * time.Second
+	const (
+		span  = 3 * time.Second
+		tries = 3 // SUNAT_ATTEMPTS: of one visit, whose tabs die under it
+	)
 	second := 1
 	attempts := map[column]string{colVisits: "attempts"}
 	faults := []fault{
@@ -25,8 +28,8 @@ func chaosFaults() []fault {
 		{name: "both cachewriters killed", lasts: span,
 			inject: func(c *chaos) { c.writers[0].stop(syscall.SIGKILL); c.writers[1].stop(syscall.SIGKILL) },
 			heal:   func(c *chaos) { c.writers[0], c.writers[1] = c.writers[0].again(), c.writers[1].again() }},
-		{name: "Chromium killed", visits: 2, inject: func(c *chaos) { kill(c.t, c.chromium(c.scrapers[c.busy()])) }},
-		{name: "renderers killed", visits: 2, inject: func(c *chaos) {
+		{name: "Chromium killed", visits: tries, inject: func(c *chaos) { kill(c.t, c.chromium(c.scrapers[c.busy()])) }},
+		{name: "renderers killed", visits: tries, inject: func(c *chaos) {
 			for _, pid := range c.browserProcesses("--type=renderer") {
 				kill(c.t, pid)
 			}
@@ -41,7 +44,7 @@ func chaosFaults() []fault {
 		frozen("busy scraper frozen beyond AckWait", 12*time.Second, nil, 2, func(c *chaos) *process { return c.scrapers[c.busy()] }),
 		frozen("cachewriter frozen", span, nil, 1, func(c *chaos) *process { return c.writers[0] }),
 		frozen("nats-server frozen", span, nil, 2, func(c *chaos) *process { return c.nats }),
-		{name: "Chromium frozen", lasts: span, visits: 2, inject: func(c *chaos) { c.signalBrowsers(syscall.SIGSTOP) }, heal: func(c *chaos) { c.signalBrowsers(syscall.SIGCONT) }},
+		{name: "Chromium frozen", lasts: span, visits: tries, inject: func(c *chaos) { c.signalBrowsers(syscall.SIGSTOP) }, heal: func(c *chaos) { c.signalBrowsers(syscall.SIGCONT) }},
 		{name: "redis-server frozen", lasts: span, inject: func(c *chaos) { c.redis.Freeze() }, heal: func(c *chaos) { c.redis.Thaw() }},
 
 		{name: "Redis refuses", lasts: span, inject: func(c *chaos) { c.redis.Kill() }, heal: func(c *chaos) { c.redis.Restart() }},
