@@ -311,6 +311,17 @@ func (c *chaos) row(f fault) (cells [columns]string, failed []string) {
 	say(colAbsent, "%d right", count[http.StatusNotFound])
 	say(colWait, "%.1f s, %d of %d with a code", longest.Seconds(), len(l.done)-ok-count[http.StatusNotFound], len(l.done))
 
+	most := 0
+	for _, n := range append(l.cold, after) {
+		most = max(most, c.visits(n))
+	}
+	if limit := max(f.visits, 1); most > limit {
+		if _, none := f.without[colVisits]; !none {
+			fail(colVisits, "%d POSTs of one number, %d allowed", most, limit)
+		}
+	}
+	say(colVisits, "≤ %d", most)
+
 	for _, n := range l.cold {
 		for _, g := range c.gateways {
 			if again := c.call(g, n, true); again.status != http.StatusOK {
@@ -324,17 +335,6 @@ func (c *chaos) row(f fault) (cells [columns]string, failed []string) {
 		fail(colEvents, "%s", settled)
 	}
 	say(colEvents, "all of %d", len(l.cold))
-
-	most := 0
-	for _, n := range append(l.cold, after) {
-		most = max(most, c.visits(n))
-	}
-	if limit := max(f.visits, 1); most > limit {
-		if _, none := f.without[colVisits]; !none {
-			fail(colVisits, "%d POSTs of one number, %d allowed", most, limit)
-		}
-	}
-	say(colVisits, "≤ %d", most)
 
 	if recovered < 0 {
 		fail(colRecover, "not within %v", recoveryBound)
