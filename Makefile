@@ -56,6 +56,11 @@ series: need-chromium need-redis ## the long form of the fleet's tests: kills by
 chaos: need-chromium need-redis ## one fault after the other in a running fleet, and a table of what held (ten minutes)
 	@cd deploy && go test -race -count=1 -timeout 40m -v -run 'TestChaos' ./e2e -full
 
+# Without the race detector: it would slow the replica, which answers from the test's process.
+.PHONY: soak
+soak: need-chromium need-redis ## 10,000 visits with faults in between, and a table of what grew (a quarter of an hour)
+	@cd deploy && go test -tags soak -count=1 -timeout 60m -v -run TestSoak ./e2e -full
+
 .PHONY: docs
 docs: need-chromium ## the tables in README.md, from the code
 	@cd deploy && go test -count=1 -run TestReadme ./e2e -update

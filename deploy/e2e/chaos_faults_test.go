@@ -13,6 +13,13 @@ import (
 // everyRun are the faults of the short form. Kills are TestSeries_Killed's.
 var everyRun = []string{"redis-server frozen", "all cut off from NATS", "SUNAT: " + replica.FaultOtherRUC}
 
+// siteFaults are what can go wrong with an answer of SUNAT.
+var siteFaults = []string{
+	replica.FaultHang, replica.FaultSlow, replica.FaultHalf, replica.FaultHalfOpen, replica.FaultOtherRUC, replica.FaultNotFoundOther,
+	replica.FaultRename, replica.FaultError, replica.FaultWAF, replica.FaultEmpty, replica.FaultBounce, replica.FaultReset,
+	replica.FaultAlert, replica.FaultAlertLoad, replica.FaultPopup, replica.FaultLoop, "401", "403", "429", "500", "502", "503", "504",
+}
+
 // chaosFaults are the rows of the table.
 func chaosFaults() []fault {
 	const (
@@ -77,11 +84,7 @@ func chaosFaults() []fault {
 		ahead("scraper's clock an hour ahead", nil, func(c *chaos) []*process { return c.scrapers }),
 		ahead("cachewriter's clock an hour ahead", nil, func(c *chaos) []*process { return c.writers }),
 	}
-	for _, kind := range []string{
-		replica.FaultHang, replica.FaultSlow, replica.FaultHalf, replica.FaultHalfOpen, replica.FaultOtherRUC, replica.FaultNotFoundOther,
-		replica.FaultRename, replica.FaultError, replica.FaultWAF, replica.FaultEmpty, replica.FaultBounce, replica.FaultReset,
-		replica.FaultAlert, replica.FaultAlertLoad, replica.FaultPopup, replica.FaultLoop, "401", "403", "429", "500", "502", "503", "504",
-	} {
+	for _, kind := range siteFaults {
 		faults = append(faults, fault{name: "SUNAT: " + kind, own: true, lasts: span, without: attempts,
 			inject: func(c *chaos) { c.fault(replica.Fault{Kind: kind}) }})
 	}

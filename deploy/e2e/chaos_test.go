@@ -170,10 +170,11 @@ type call struct {
 // impatient ends a caller's wait some time after a gateway should have.
 var impatient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: chaosRequest + 10*time.Second}
 
-func (c *chaos) call(gateway *process, n ruc.Number, exists bool) call {
+// callOnce asks a gateway for a number.
+func callOnce(client *http.Client, gateway *process, n ruc.Number, exists bool) call {
 	began := time.Now()
 	done := call{n: n, exists: exists}
-	resp, err := impatient.Get("http://" + gateway.addr("http") + "/obtener-ruc/" + n.String())
+	resp, err := client.Get("http://" + gateway.addr("http") + "/obtener-ruc/" + n.String())
 	if err == nil {
 		var b []byte
 		b, err = io.ReadAll(resp.Body)
@@ -199,7 +200,7 @@ type load struct {
 func (l *load) ask(n ruc.Number, exists bool) {
 	for _, g := range l.gateways {
 		l.wg.Go(func() {
-			done := l.c.call(g, n, exists)
+			done := callOnce(impatient, g, n, exists)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.done = append(l.done, done)
@@ -324,7 +325,7 @@ func (c *chaos) row(f fault) (cells [columns]string, failed []string) {
 
 	for _, n := range l.cold {
 		for _, g := range c.gateways {
-			if again := c.call(g, n, true); again.status != http.StatusOK {
+			if again := callOnce(impatient, g, n, true); again.status != http.StatusOK {
 				fail(colError, "%s afterwards: %d %v %s", n, again.status, again.err, again.body)
 			}
 		}
@@ -362,7 +363,7 @@ func (c *chaos) idle() bool {
 func (c *chaos) recovers() time.Duration {
 	began := time.Now()
 	for _, g := range []int{0, 1} {
-		for c.call(c.gateways[g], c.cold(), true).status != http.StatusOK {
+		for callOnce(impatient, c.gateways[g], c.cold(), true).status != http.StatusOK {
 			if time.Since(began) > recoveryBound {
 				return -1
 			}
