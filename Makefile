@@ -49,8 +49,8 @@ test: need-chromium need-redis lint standalone build ## everything CI checks: li
 	@test -n "$${SUNAT_PAGES_DIR:-}" || echo 'SUNAT_PAGES_DIR is not set: the saved pages were not tested.'
 
 .PHONY: series
-series: need-chromium need-redis ## the long form of the fleet's tests: kills by the dozen, Redis coming and going (half an hour)
-	@cd deploy && go test -race -count=1 -timeout 60m -v -run 'TestSeries|TestKill' ./e2e -full
+series: need-chromium need-redis ## the long form of the fleet's tests: kills by the dozen, Redis coming and going, SUNAT's patience (half an hour)
+	@cd deploy && go test -race -count=1 -timeout 60m -v -run 'TestSeries|TestKill|TestPolite' ./e2e -full
 
 .PHONY: chaos
 chaos: need-chromium need-redis ## one fault after the other in a running fleet, and a table of what held (ten minutes)

@@ -48,6 +48,7 @@ type fakeEngine struct {
 	visit func(ctx context.Context, n ruc.Number, attempt int) (sunat.Page, error)
 
 	down atomic.Bool
+	send time.Duration // how long after its gate a POST leaves
 
 	mu      sync.Mutex
 	tries   map[ruc.Number]int
@@ -81,6 +82,10 @@ func (e *fakeEngine) Down(time.Duration) bool { return e.down.Load() }
 func (e *fakeEngine) Visit(ctx context.Context, n ruc.Number, gate func(context.Context) (func(), error)) (sunat.Page, error) {
 	left, err := gate(ctx)
 	if err != nil {
+		return sunat.Page{}, err
+	}
+	if err := sleep(ctx, e.send); err != nil {
+		left()
 		return sunat.Page{}, err
 	}
 	attempt := e.began(n)

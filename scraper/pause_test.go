@@ -250,6 +250,31 @@ func TestPause_RefusesAtOnceAndStoresNothing(t *testing.T) {
 	}
 }
 
+// SUNAT may refuse its form too, and then no scraper has a tab: callers are told why all
+// the same, until the pause is over.
+func TestPause_IsToldWithoutATab(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, pausing(time.Minute))
+	e := &fakeEngine{}
+	r.run(e)
+	e.down.Store(true)
+	eventually(t, "the front withdraws", func() bool { return r.scrapers() == 0 })
+	r.rest(wire.Pause{For: time.Minute, N: 1})
+	eventually(t, "the front is back", func() bool { return r.scrapers() == 1 })
+	for began := time.Now(); time.Since(began) < 3*downCheck; <-time.After(downCheck / 5) {
+		if a := r.asked(number, patience); ruc.CodeOf(a.err) != ruc.Blocked {
+			t.Errorf("%+v", a)
+		}
+	}
+	r.rest(wire.Pause{N: 1})
+	eventually(t, "the front withdraws again", func() bool { return r.scrapers() == 0 })
+	e.down.Store(false)
+	eventually(t, "the front is back", func() bool { return r.scrapers() == 1 })
+	if a := r.asked(number, patience); a.err != nil {
+		t.Error(a.err)
+	}
+}
+
 // Jobs that were queued when the pause began are dropped, and their callers told.
 func TestPause_DropsWhatIsQueued(t *testing.T) {
 	t.Parallel()

@@ -248,6 +248,7 @@ func newBrowser(cfg Config, deps Deps, observe browser.Observe) (engine, error) 
 func answer(ctx context.Context, deps Deps, fr *front, eng engine, queue jetstream.Consumer) error {
 	check := time.NewTicker(downCheck)
 	defer check.Stop()
+	lost := &forsaken{front: fr, queue: queue}
 	for ctx.Err() == nil {
 		svc, err := micro.AddService(deps.NATS, micro.Config{
 			Name:        wire.ScraperService,
@@ -263,7 +264,14 @@ func answer(ctx context.Context, deps Deps, fr *front, eng engine, queue jetstre
 		if err != nil {
 			return fmt.Errorf("scraper.answer: %w", err)
 		}
-		for ctx.Err() == nil && !eng.Down(downGrace) {
+		// While the fleet rests the front stays without a tab too: SUNAT may refuse its
+		// form as well, and with no front left callers would not be told that it does.
+		for ctx.Err() == nil && (!eng.Down(downGrace) || fr.pause.left() > 0) {
+			if eng.Down(downGrace) {
+				lost.check(ctx)
+			} else {
+				lost.idle = 0
+			}
 			select {
 			case <-ctx.Done():
 			case <-check.C:
@@ -274,19 +282,17 @@ func answer(ctx context.Context, deps Deps, fr *front, eng engine, queue jetstre
 		}
 		if ctx.Err() == nil {
 			deps.Log.Warn().Msg("no tab is ready; requests are left to other scrapers")
-			if awaitTab(ctx, eng, fr, queue) != nil {
+			if awaitTab(ctx, eng, fr, lost) != nil {
 				return nil
 			}
-			deps.Log.Info().Msg("a tab is ready again; requests are taken")
+			deps.Log.Info().Msg("requests are taken again")
 		}
 	}
 	return nil
 }
 
-// awaitTab returns when a tab is warm. When nobody in the fleet works on the queue
-// meanwhile, who still waits for a job in it is told so: with SUNAT away no scraper has
-// a tab, and every job would wait for its caller's whole time.
-func awaitTab(ctx context.Context, eng engine, fr *front, queue jetstream.Consumer) error {
+// awaitTab returns when a tab is warm, or the fleet rests.
+func awaitTab(ctx context.Context, eng engine, fr *front, lost *forsaken) error {
 	waiting, ready := context.WithCancel(ctx)
 	defer ready()
 	var wg sync.WaitGroup
@@ -295,16 +301,47 @@ func awaitTab(ctx context.Context, eng engine, fr *front, queue jetstream.Consum
 		defer ready()
 		err = eng.WaitReady(waiting)
 	})
-	for idle := 0; sleep(waiting, forsakenCheck) == nil; {
-		info, infoErr := queue.Info(waiting)
-		if infoErr != nil || info.NumAckPending > 0 || info.NumPending == 0 {
-			idle = 0
-			continue
-		}
-		if idle++; idle >= forsakenAfter {
-			fr.giveUp(&ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: errors.New("no scraper has a tab")})
-		}
+	rests := false
+	for !rests && sleep(waiting, downCheck) == nil {
+		lost.check(waiting)
+		rests = fr.pause.left() > 0
 	}
+	ready()
 	wg.Wait()
+	if rests {
+		return ctx.Err()
+	}
 	return err
+}
+
+// forsaken finds that nobody in the fleet works on the queue. With SUNAT away no scraper
+// has a tab, and every job would wait for its caller's whole time.
+type forsaken struct {
+	front *front
+	queue jetstream.Consumer
+	asked time.Time
+	idle  int // how often in a row nobody did
+}
+
+// check tells who still waits for a job when it is so. A scraper without a tab calls it
+// now and then.
+func (f *forsaken) check(ctx context.Context) {
+	now := f.front.now()
+	if now.Sub(f.asked) < forsakenCheck {
+		return
+	}
+	f.asked = now
+	info, err := f.queue.Info(ctx)
+	if err != nil || info.NumAckPending > 0 || info.NumPending == 0 {
+		f.idle = 0
+		return
+	}
+	if f.idle++; f.idle < forsakenAfter {
+		return
+	}
+	reason := f.front.pause.refusal()
+	if reason == nil {
+		reason = &ruc.Error{Code: ruc.Unavailable, RetryAfter: unavailableRetry, Err: errors.New("no scraper has a tab")}
+	}
+	f.front.giveUp(reason)
 }

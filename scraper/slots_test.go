@@ -335,6 +335,25 @@ func TestSlot_KeepsItsJobDuringALongVisit(t *testing.T) {
 	}
 }
 
+func TestTurn_IsKeptUntilThePOSTHasLeft(t *testing.T) {
+	t.Parallel()
+	// Longer than the turn's AckWait, after which that of a dead process comes back.
+	const send = 1500 * time.Millisecond
+	r := newRig(t, func(c *Config) { c.Slots, c.MaxConcurrent, c.Pace = 2, 2, 100*time.Millisecond })
+	e := &fakeEngine{send: send}
+	r.run(e)
+	one, other := r.ask(numbers(2)[0], 3*patience), r.ask(numbers(2)[1], 3*patience)
+	for _, a := range []reply{<-one, <-other} {
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+	}
+	// The second one gets the turn when the first POST has left.
+	if gap := e.posts[len(e.posts)-1].Sub(e.posts[0]); len(e.posts) != 2 || gap < send {
+		t.Errorf("%d POSTs, %v apart", len(e.posts), gap)
+	}
+}
+
 func TestTurn_PacesTheWholeFleet(t *testing.T) {
 	t.Parallel()
 	const pace = 200 * time.Millisecond

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	fetchHeartbeat = 500 * time.Millisecond
 	// fetchRetry is the pause after a pull that failed.
 	fetchRetry = 200 * time.Millisecond
+	// turnHeartbeat is how often the holder of the turn says that it lives; the turn's
+	// AckWait is a second at least.
+	turnHeartbeat = 250 * time.Millisecond
 )
 
 // fetchOne pulls one message; nil when none came within fetchWait. It never
@@ -82,13 +86,36 @@ func (t *turns) take(ctx context.Context) (give func(), err error) {
 		case m == nil:
 			continue
 		}
+		release := t.hold(m)
 		return func() {
+			release()
 			if err := m.NakWithDelay(t.pace); err != nil {
 				// It comes back by itself after the consumer's AckWait.
 				t.log.Warn().Err(err).Msg("the turn could not be given back")
 			}
 		}, nil
 	}
+}
+
+// hold keeps the turn until release: on a busy machine more than the consumer's AckWait
+// may pass before the POST leaves, and another slot would get the turn meanwhile. At a
+// load of 40 on two cores two POSTs came 0 ms apart so.
+func (t *turns) hold(m jetstream.Msg) (release func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(turnHeartbeat)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				_ = m.InProgress() // without NATS it is lost, as it would be with this process
+			}
+		}
+	})
+	return sync.OnceFunc(func() { close(done); wg.Wait() })
 }
 
 // sleep waits for d or the end of ctx.

@@ -278,6 +278,7 @@ func (c *chaos) row(f fault) (cells [columns]string, failed []string) {
 		cells[col] = "FAILED"
 	}
 	count := map[int]int{}
+	codes := map[ruc.Code]int{}
 	var longest time.Duration
 	for _, done := range l.done {
 		count[done.status]++
@@ -300,6 +301,7 @@ func (c *chaos) row(f fault) (cells [columns]string, failed []string) {
 			if err := json.Unmarshal([]byte(done.body), &p); err != nil || !p.Code.Known() || p.Code == ruc.Internal || p.Status != done.status {
 				fail(colWait, "%s: %d: %s", done.n, done.status, done.body)
 			}
+			codes[p.Code]++
 		}
 	}
 	ok := count[http.StatusOK]
@@ -311,6 +313,7 @@ func (c *chaos) row(f fault) (cells [columns]string, failed []string) {
 	say(colRecord, "%d right", ok)
 	say(colAbsent, "%d right", count[http.StatusNotFound])
 	say(colWait, "%.1f s, %d of %d with a code", longest.Seconds(), len(l.done)-ok-count[http.StatusNotFound], len(l.done))
+	c.t.Logf("%s: problems by code: %v", f.name, codes)
 
 	most := 0
 	for _, n := range append(l.cold, after) {

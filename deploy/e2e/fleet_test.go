@@ -199,15 +199,18 @@ type fleet struct {
 // newFleet starts what the services need and none of them.
 func newFleet(t *testing.T, settings ...string) *fleet { return newFleetOn(t, servers{}, settings...) }
 
-// servers are further options of NATS and Redis.
-type servers struct{ nats, redis []string }
+// servers are further options of NATS and Redis, and how the replica behaves.
+type servers struct {
+	nats, redis []string
+	site        replica.Config
+}
 
 // newFleetOn is newFleet with such options.
 func newFleetOn(t *testing.T, with servers, settings ...string) *fleet {
 	t.Helper()
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
-	site := replica.New(replica.Config{}, time.Now)
+	site := replica.New(with.site, time.Now)
 	server := httptest.NewServer(site)
 	f := &fleet{rig: &rig{t: t, tmp: tmp, secrets: filepath.Join(tmp, "secrets")}}
 	f.closeSite = sync.OnceFunc(func() { site.Close(); server.CloseClientConnections(); server.Close() })

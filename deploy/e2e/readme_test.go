@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -172,6 +173,53 @@ func TestReadme_ListsEveryMetric(t *testing.T) {
 		b.WriteString(rows[name])
 	}
 	table(t, "metrics", b.String())
+}
+
+// testName is a test that the text names, and testFunc where a test begins.
+var (
+	testName = regexp.MustCompile(`\bTest[A-Z]\w*`)
+	testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+)
+
+// TestReadme_NamesTestsThatExist: both languages say of the same tests that they hold
+// what "What happens when…" promises, and each is there.
+func TestReadme_NamesTestsThatExist(t *testing.T) {
+	exists := map[string]bool{}
+	for _, module := range []string{"cachewriter", "deploy", "gateway", "scraper", "shared"} {
+		err := filepath.WalkDir(filepath.Join("../..", module), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			for _, m := range testFunc.FindAllSubmatch(b, -1) {
+				exists[string(m[1])] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	named := func(path string) []string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := testName.FindAllString(string(b), -1)
+		if len(names) == 0 {
+			t.Errorf("%s names no test", path)
+		}
+		for _, name := range names {
+			if !exists[name] {
+				t.Errorf("%s names %s, which no module has", path, name)
+			}
+		}
+		return names
+	}
+	const spanish = "../../README.es.md"
+	if en, es := named(readme), named(spanish); !slices.Equal(en, es) {
+		t.Errorf("the two READMEs do not name the same tests in the same order:\n%q\n%q", en, es)
+	}
 }
 
 func code(s string) string {
