@@ -108,11 +108,12 @@ func (b *backlog) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	info, err := b.queue.Info(ctx)
-	if err != nil {
-		return err
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err != nil {
+		b.asked = time.Time{} // what is known may be of any age: the next caller asks too
+		return err
+	}
 	b.jobs = int(info.NumPending) + info.NumAckPending //nolint:gosec // a queue of at most some thousand
 	return nil
 }
