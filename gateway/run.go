@@ -96,6 +96,11 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		return err
 	}
 	defer stopFollowing()
+	if deps.NATS.IsConnected() {
+		// A gateway that served before the server knows what it listens to would keep what
+		// is invalidated meanwhile. Without an answer it serves all the same.
+		_ = deps.NATS.FlushTimeout(time.Second)
+	}
 	people := &census{}
 	js, err := jetstream.New(deps.NATS)
 	if err != nil {
