@@ -9,7 +9,7 @@ cd "${1:-$top}"
 grep -q '^SECRETS_DIR=' .env || echo 'SECRETS_DIR=./secrets' >>.env
 [ -d secrets ] || mkdir -m 700 secrets
 for name in nats_setup nats_gateway nats_scraper nats_cachewriter nats_client nats_admin \
-	redis_gateway redis_cachewriter redis_reader admin_token; do
+	redis_gateway redis_cachewriter redis_reader admin_token grafana_admin; do
 	[ -e "secrets/$name" ] && continue
 	od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$name"
 	# The containers' users read it; the folder keeps everybody else out.

@@ -20,7 +20,7 @@ import (
 func TestCompose_ServicesAndProfiles(t *testing.T) {
 	want := map[string][]string{
 		"provision": nil, "gateway": nil, "scraper": nil, "cachewriter": nil, "nats": nil, "redis": nil,
-		"replica": {"demo"}, "nats-box": {"tools"}, "nats-admin": {"tools"}, "prometheus": {"monitoring"},
+		"replica": {"demo"}, "nats-box": {"tools"}, "nats-admin": {"tools"}, "prometheus": {"monitoring"}, "grafana": {"monitoring"},
 	}
 	p := everything(t)
 	for name, profiles := range want {
@@ -334,10 +334,17 @@ func TestCompose_HealthChecks(t *testing.T) {
 	})
 }
 
+// TestCompose_OnlyTheGatewayIsPublished: and Grafana to the machine itself, with a password.
 func TestCompose_OnlyTheGatewayIsPublished(t *testing.T) {
 	services(t, func(t *testing.T, s types.ServiceConfig) {
 		if s.NetworkMode != "" {
 			t.Errorf("network mode %s", s.NetworkMode)
+		}
+		if s.Name == "grafana" {
+			if len(s.Ports) != 1 || s.Ports[0].HostIP != "127.0.0.1" || s.Environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == nil || s.Environment["GF_AUTH_ANONYMOUS_ENABLED"] != nil {
+				t.Errorf("publishes %v; %v", s.Ports, s.Environment)
+			}
+			return
 		}
 		if s.Name != "gateway" {
 			if len(s.Ports) > 0 {
@@ -369,7 +376,7 @@ func TestCompose_Networks(t *testing.T) {
 		t.Error("there is a way out of the network inside")
 	}
 	want := map[string][]string{
-		"gateway": {"edge", "inside"}, "scraper": {"inside", "outside"}, "replica": {"outside"},
+		"gateway": {"edge", "inside"}, "grafana": {"edge", "inside"}, "scraper": {"inside", "outside"}, "replica": {"outside"},
 	}
 	services(t, func(t *testing.T, s types.ServiceConfig) {
 		nets, ok := want[s.Name]
@@ -420,7 +427,7 @@ func TestCompose_ImagesAreBuiltOrPinned(t *testing.T) {
 
 func TestCompose_StateIsInVolumes(t *testing.T) {
 	p := everything(t)
-	for name, target := range map[string]string{"nats": "/data", "redis": "/data", "prometheus": "/prometheus"} {
+	for name, target := range map[string]string{"nats": "/data", "redis": "/data", "prometheus": "/prometheus", "grafana": "/var/lib/grafana"} {
 		v := p.Services[name].Volumes
 		if len(v) != 1 || v[0].Type != types.VolumeTypeVolume || v[0].Source != name || v[0].Target != target {
 			t.Errorf("%s: volumes %v", name, v)

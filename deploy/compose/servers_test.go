@@ -288,6 +288,7 @@ func TestRedis_Configuration(t *testing.T) {
 func TestPrometheus_ScrapesEveryService(t *testing.T) {
 	var config struct {
 		Global        map[string]any `yaml:"global"`
+		RuleFiles     []string       `yaml:"rule_files"`
 		ScrapeConfigs []struct {
 			JobName string `yaml:"job_name"`
 			DNS     []struct {
@@ -302,6 +303,9 @@ func TestPrometheus_ScrapesEveryService(t *testing.T) {
 	}
 	if err := yaml.Load([]byte(readFile(t, "../prometheus/prometheus.yml")), &config, yaml.WithKnownFields()); err != nil {
 		t.Fatal(err)
+	}
+	if !slices.Equal(config.RuleFiles, []string{"rules.yml"}) {
+		t.Errorf("rule files %v", config.RuleFiles)
 	}
 	scraped := map[string]string{}
 	for _, c := range config.ScrapeConfigs {

@@ -136,41 +136,58 @@ func TestReadme_ListsEverySetting(t *testing.T) {
 // describedAs reads how a metric describes itself, for there is no other way to it.
 var describedAs = regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)", (?:unit: "[^"]*", )?constLabels: \{([^}]*)\}, variableLabels: \{([^}]*)\}`)
 
-func TestReadme_ListsEveryMetric(t *testing.T) {
+// metric is how a metric describes itself.
+type metric struct {
+	help   string
+	labels []string // sorted
+}
+
+// exported are the metrics of all services together, by name.
+func exported(t *testing.T) map[string]metric {
+	t.Helper()
 	r := start(t, t.TempDir())
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)
 		r.reg.Describe(descs)
 	}()
-	rows := map[string]string{}
+	all := map[string]metric{}
 	for d := range descs {
 		m := describedAs.FindStringSubmatch(d.String())
 		if m == nil {
 			t.Fatalf("cannot be read: %s", d)
 		}
 		name, help, constant, variable := m[1], m[2], m[3], m[4]
-		if !strings.HasPrefix(name, "ruc_") {
-			continue // of the Go runtime and the process
-		}
 		var labels []string
 		for label := range strings.SplitSeq(constant, ",") {
 			if label, _, ok := strings.Cut(label, "="); ok {
-				labels = append(labels, code(label))
+				labels = append(labels, label)
 			}
 		}
 		for label := range strings.SplitSeq(variable, ",") {
 			if label != "" {
-				labels = append(labels, code(label))
+				labels = append(labels, label)
 			}
 		}
 		slices.Sort(labels)
-		rows[name] = fmt.Sprintf("| %s | %s | %s |\n", code(name), strings.Join(labels, ", "), help)
+		all[name] = metric{help, labels}
 	}
+	return all
+}
+
+func TestReadme_ListsEveryMetric(t *testing.T) {
+	all := exported(t)
 	var b strings.Builder
 	b.WriteString("| metric | labels | meaning |\n|---|---|---|\n")
-	for _, name := range slices.Sorted(maps.Keys(rows)) {
-		b.WriteString(rows[name])
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if !strings.HasPrefix(name, "ruc_") {
+			continue // of the Go runtime and the process
+		}
+		var labels []string
+		for _, label := range all[name].labels {
+			labels = append(labels, code(label))
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", code(name), strings.Join(labels, ", "), all[name].help)
 	}
 	table(t, "metrics", b.String())
 }
