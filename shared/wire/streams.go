@@ -70,6 +70,9 @@ const (
 	codeWrongLast   jetstream.ErrorCode = 10071 // wrong last sequence: N
 	codeNameInUse   jetstream.ErrorCode = 10058
 	codeStreamLimit jetstream.ErrorCode = 10049 // seen once when a stream was recreated at once
+	// codeStorage: no room for its MaxBytes. Who loses a race for RUC_EVENTS hears it where
+	// there is room for one of them.
+	codeStorage jetstream.ErrorCode = 10047
 )
 
 // IsQueueFull reports whether a put was refused because the queue is full.
@@ -287,8 +290,11 @@ func Pace(info *jetstream.ConsumerInfo) time.Duration {
 }
 
 // createTries bounds the retries of a creation that lost a race against another
-// process's.
-const createTries = 5
+// process's, createPause parts them.
+const (
+	createTries = 5
+	createPause = 100 * time.Millisecond
+)
 
 func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) error {
 	want.Metadata = versioned(want.Metadata)
@@ -302,10 +308,14 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) er
 				p.created(want.Name)
 				return nil
 			}
-			if !hasAPICode(err, codeNameInUse) && !hasAPICode(err, codeStreamLimit) {
+			if !hasAPICode(err, codeNameInUse) && !hasAPICode(err, codeStreamLimit) && !hasAPICode(err, codeStorage) {
 				return fmt.Errorf("wire.Provisioner: creating %s: %w", want.Name, err)
 			}
 			lastErr = err
+			select {
+			case <-ctx.Done():
+			case <-time.After(createPause):
+			}
 			continue
 		case err != nil:
 			return fmt.Errorf("wire.Provisioner: reading %s: %w", want.Name, err)

@@ -258,9 +258,24 @@ func TestProvision_RefusesAnotherSource(t *testing.T) {
 }
 
 func TestProvision_ManyAtOnce(t *testing.T) {
-	_, js := server(t)
+	nc, js := server(t)
+	// With this there is room for RUC_EVENTS once only; the server counts what another is
+	// just creating.
+	if err := (wire.Provisioner{JS: js}).Dead(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
 	for range 8 {
+		// A connection of its own, or the server would serve one after the other.
+		own, err := nats.Connect("", nats.InProcessServer(nc.Opts.InProcessServer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer own.Close()
+		js, err := jetstream.New(own)
+		if err != nil {
+			t.Fatal(err)
+		}
 		wg.Go(func() {
 			p := wire.Provisioner{JS: js, Warn: func(what, field, _, _ string) { t.Errorf("reported: %s %s", what, field) }}
 			if err := provision(t.Context(), p, 2, ruc.FuenteReplica); err != nil {
