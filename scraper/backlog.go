@@ -3,6 +3,7 @@ package scraper
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -34,7 +35,8 @@ type backlog struct {
 	now   func() time.Time
 
 	mu     sync.Mutex
-	jobs   int // waiting or in flight
+	jobs   int    // waiting or in flight
+	taken  uint64 // the youngest job that a slot was given, by its sequence
 	asked  time.Time
 	visits []time.Duration // of this process, the latest recentVisits in a ring
 	next   int
@@ -115,5 +117,21 @@ func (b *backlog) refresh(ctx context.Context) error {
 		return err
 	}
 	b.jobs = int(info.NumPending) + info.NumAckPending //nolint:gosec // a queue of at most some thousand
+	b.taken = info.Delivered.Stream
 	return nil
+}
+
+// position is a job's place among those that no slot has taken, 1 = next. known is false
+// where a slot has it, or the queue could not be asked. Jobs that have left the queue
+// before their turn count on: it may be nearer than said.
+func (b *backlog) position(ctx context.Context, job uint64) (place int, known bool) {
+	if b.refresh(ctx) != nil {
+		return 0, false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if job <= b.taken {
+		return 0, false
+	}
+	return int(min(job-b.taken, math.MaxInt32)), true
 }

@@ -333,7 +333,7 @@ func (f *front) fly(ctx context.Context, n ruc.Number, fl *resolveFlight) (wire.
 				seen = e.Seq
 			}
 		}
-		var joined uint64
+		var j placed
 		if err == nil && first {
 			// Also where the job is there already, from another front: that is not known
 			// before the put.
@@ -343,16 +343,19 @@ func (f *front) fly(ctx context.Context, n ruc.Number, fl *resolveFlight) (wire.
 		}
 		if err == nil {
 			first = false
-			joined, err = f.put(ctx, n, seen, f.left(fl), fl.trace)
+			j, err = f.put(ctx, n, seen, f.left(fl), fl.trace)
 			if wire.IsQueueFull(err) {
 				return wire.Event{}, f.load.overloaded(ctx, err)
 			}
 		}
-		accepts := func(e wire.Event) bool { return e.Seq > seen || joined != 0 && e.Job == joined }
+		accepts := func(e wire.Event) bool { return e.Seq > seen || j.joined && e.Job == j.seq }
 		if err == nil {
 			if e, ok, err = f.look(ctx, n); err == nil && ok && accepts(e) {
 				return e, nil
 			}
+		}
+		if err == nil {
+			f.announce(ctx, n, j.seq)
 		}
 		pause := putAgain
 		if err != nil {
@@ -410,9 +413,26 @@ func (f *front) look(ctx context.Context, n ruc.Number) (wire.Event, bool, error
 	return wire.Newest(ctx, f.nc, n)
 }
 
-// put asks for a visit. joined is the sequence of the job that was there already,
-// 0 if this call put it (or the server did not say).
-func (f *front) put(ctx context.Context, n ruc.Number, seen uint64, wait time.Duration, t wire.Trace) (joined uint64, err error) {
+// announce says where in the queue a job stands, for whoever watches.
+func (f *front) announce(ctx context.Context, n ruc.Number, job uint64) {
+	place, known := f.load.position(ctx, job)
+	if !known {
+		return // a slot has it, and says so
+	}
+	p := wire.Progress{RUC: n, Stage: wire.StageQueued, Position: place}
+	if err := f.nc.PublishMsg(p.Message()); err != nil {
+		f.log.Debug().Err(err).Msg("progress could not be told")
+	}
+}
+
+// placed is a job on the queue.
+type placed struct {
+	seq    uint64
+	joined bool // it was there already, and the server said which it is
+}
+
+// put asks for a visit.
+func (f *front) put(ctx context.Context, n ruc.Number, seen uint64, wait time.Duration, t wire.Trace) (placed, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	m := nats.NewMsg(wire.VisitSubject(n))
@@ -420,14 +440,15 @@ func (f *front) put(ctx context.Context, n ruc.Number, seen uint64, wait time.Du
 	m.Header.Set(wire.HeaderAfter, strconv.FormatUint(seen, 10))
 	wire.SetWait(m.Header, wait)
 	t.Set(m.Header)
-	_, err = f.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithRetryAttempts(0))
+	ack, err := f.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithRetryAttempts(0))
 	if seq, there := wire.JobThere(err); there {
-		return seq, nil
+		return placed{seq, seq != 0}, nil
 	}
-	if err == nil {
-		f.load.put()
+	if err != nil {
+		return placed{}, err
 	}
-	return 0, err
+	f.load.put()
+	return placed{seq: ack.Sequence}, nil
 }
 
 // The reasons why a job left the queue without a new event.

@@ -279,6 +279,7 @@ var errStored = errors.New("a newer event is stored")
 func (s *slots) visit(ctx context.Context, log zerolog.Logger, j job, leave *pass) (answer ruc.Answer, attempts int, err error) {
 	mute := 0 // resets and silent timeouts in a row
 	for attempts = 1; ; attempts++ {
+		s.announce(j, attempts)
 		answer, err = s.attempt(ctx, j, leave)
 		if err == nil || errors.Is(err, errStored) || errors.Is(err, errPaused) || ctx.Err() != nil {
 			return answer, attempts, err
@@ -300,6 +301,14 @@ func (s *slots) visit(ctx context.Context, log zerolog.Logger, j job, leave *pas
 		if err := sleep(ctx, pause); err != nil {
 			return ruc.Answer{}, attempts, err
 		}
+	}
+}
+
+// announce says that an attempt begins, for whoever watches.
+func (s *slots) announce(j job, attempt int) {
+	p := wire.Progress{RUC: j.ruc, Stage: wire.StageVisiting, Attempt: attempt, Attempts: s.cfg.Attempts}
+	if err := s.nc.PublishMsg(p.Message()); err != nil {
+		s.log.Debug().Err(err).Msg("progress could not be told")
 	}
 }
 

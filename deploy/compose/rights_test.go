@@ -42,6 +42,8 @@ var natsRights = []struct {
 	{"pub ruc.visit.20131312955", "scraper"},
 	{"pub ruc.turn", "setup"},
 	{"pub ruc.dropped", "scraper"},
+	{"pub ruc.progress.20131312955", "scraper"},
+	{"pub ruc.progress", ""},
 	{"pub $KV.RUC_STATE.pause", "scraper admin"},
 	{"pub $KV.RUC_STATE.other", ""},
 	{"pub ruc.resolve", "gateway client"},
@@ -60,6 +62,7 @@ var natsRights = []struct {
 	{"pub $JS.API.STREAM.MSG.GET.RUC_EVENTS", "admin"},
 	{"pub $JS.API.STREAM.INFO.RUC_EVENTS", "setup admin"},
 	{"pub $JS.API.STREAM.INFO.KV_RUC_STATE", "setup admin gateway scraper"},
+	{"pub $JS.API.STREAM.INFO.RUC_VISITS", "setup admin gateway"},
 	{"pub $JS.API.STREAM.NAMES", "admin"},
 	{"pub $JS.API.STREAM.LIST", "admin"},
 	{"pub $JS.API.STREAM.SNAPSHOT.RUC_EVENTS", ""},
@@ -124,6 +127,7 @@ var natsRights = []struct {
 	{"sub ruc.resolved.*", ""},
 	{"sub ruc.visit.*", ""},
 	{"sub ruc.dropped", "scraper"},
+	{"sub ruc.progress.*", "gateway client"},
 	{"sub ruc.invalidated", "gateway"},
 	{"sub ruc.dead.*", ""},
 	{"sub ruc.turn", ""},
@@ -412,9 +416,10 @@ func setUser(t *testing.T, c *redis.Client, user string, rules []string) {
 	}
 }
 
-// TestImages_HoldWhatStarts: what start.sh reads lies beside it in the image.
+// TestImages_HoldWhatStarts: what start.sh and prometheus.yml read lies beside them in the
+// image.
 func TestImages_HoldWhatStarts(t *testing.T) {
-	for target, dir := range map[string]string{"nats": "../nats", "redis": "../redis"} {
+	for target, dir := range map[string]string{"nats": "../nats", "redis": "../redis", "prometheus": "../prometheus"} {
 		var copied []string
 		for _, in := range dockerfile(t).stage(t, target).instructions {
 			if in.command == "COPY" {

@@ -53,6 +53,9 @@
 // not stored: who keeps copies drops them when he hears it, and drops everything when
 // he may have missed something.
 //
+// ruc.progress.<ruc> says how far a job has come (Progress): its place in the queue, the
+// attempt under way. It is not stored either, and nothing but a display may rest on it.
+//
 // # The pause
 //
 // When SUNAT refuses (blocked), the fleet rests. The pause is the key pause of the KV

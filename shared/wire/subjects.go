@@ -30,6 +30,11 @@ const (
 // never stored, to everybody who keeps copies.
 const SubjectInvalidated = "ruc.invalidated"
 
+// SubjectProgress is where everybody's progress is heard; see Progress.
+const SubjectProgress = progressPrefix + "*"
+
+const progressPrefix = "ruc.progress."
+
 // SubjectTurn holds the one message of RUC_TURN.
 const SubjectTurn = "ruc.turn"
 
