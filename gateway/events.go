@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -14,29 +15,42 @@ import (
 type follower struct {
 	l1      *l1
 	resolve *resolver
+	feed    *feed
 	metrics *metrics
 	log     zerolog.Logger
 }
 
 // listen subscribes to stored events until stop.
 func (f *follower) listen(nc *nats.Conn) (stop func(), err error) {
-	resolved, err := nc.Subscribe(wire.SubjectResolved, f.onResolved)
-	if err != nil {
-		return nil, fmt.Errorf("gateway.follower: %w", err)
+	var subs []*nats.Subscription
+	stop = func() {
+		for _, s := range subs {
+			_ = s.Unsubscribe() // fails only on a closed connection, which has none
+		}
 	}
-	failed, err := nc.Subscribe(wire.SubjectFailed, f.onFailed)
-	if err != nil {
-		return nil, fmt.Errorf("gateway.follower: %w", err)
+	for subject, handle := range map[string]nats.MsgHandler{
+		wire.SubjectResolved:    f.onResolved,
+		wire.SubjectFailed:      f.onFailed,
+		wire.SubjectInvalidated: f.onInvalidated,
+		wire.SubjectProgress:    f.onProgress,
+	} {
+		s, err := nc.Subscribe(subject, handle)
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("gateway.follower: %w", err)
+		}
+		subs = append(subs, s)
 	}
-	invalidated, err := nc.Subscribe(wire.SubjectInvalidated, f.onInvalidated)
+	return stop, nil
+}
+
+func (f *follower) onProgress(m *nats.Msg) {
+	p, err := wire.ParseProgress(m)
 	if err != nil {
-		return nil, fmt.Errorf("gateway.follower: %w", err)
+		f.log.Warn().Err(err).Msg("a message of progress could not be read")
+		return
 	}
-	return func() {
-		_ = resolved.Unsubscribe() // all fail only on a closed connection
-		_ = failed.Unsubscribe()
-		_ = invalidated.Unsubscribe()
-	}, nil
+	f.feed.progress(p)
 }
 
 func (f *follower) onInvalidated(m *nats.Msg) {
@@ -55,12 +69,14 @@ func (f *follower) onResolved(m *nats.Msg) {
 		f.log.Warn().Err(err).Msg("an event could not be read")
 		return
 	}
-	h, err := newHeld(e.Body, e.Prefix, e.Seq)
+	// A copy: the body that came shares its memory with the message's headers, a third more.
+	h, err := newHeld(bytes.Clone(e.Body), e.Prefix, e.Seq)
 	if err != nil {
 		f.log.Warn().Err(err).Str("ruc", e.RUC.Masked()).Msg("an event could not be read")
 		return
 	}
 	f.l1.put(e.RUC, h)
+	f.feed.resolved(e.RUC, e.Seq, h.body)
 	// An event that comes late says nothing to a flight begun since it went stale.
 	if fresh, ok := f.resolve.memory(e.RUC); ok {
 		f.resolve.answered(e.RUC, fresh)
@@ -78,6 +94,7 @@ func (f *follower) onFailed(m *nats.Msg) {
 		f.log.Warn().Err(err).Str("ruc", e.RUC.Masked()).Msg("an event could not be read")
 		return
 	}
+	f.feed.failed(e.RUC, e.Seq, e.Body)
 	f.resolve.failed(e.RUC, p.Err())
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/rucflow/rucflow/shared/wire"
@@ -21,6 +22,11 @@ type health struct {
 	SUNAT    string `json:"sunat"` // ok, paused
 	// PauseSeconds is what is left of the pause; present only while it lasts.
 	PauseSeconds int `json:"pauseSeconds,omitempty"`
+	// HitRate is the share of this process's lookups that were answered from what is kept,
+	// 0 to 1; null before the first lookup.
+	HitRate *float64 `json:"hitRate"`
+	// Queue is how many jobs of the fleet wait or are being visited; null where it is not known.
+	Queue *int `json:"queue"`
 }
 
 const (
@@ -28,11 +34,15 @@ const (
 	censusWait     = 250 * time.Millisecond
 )
 
-// census counts the scrapers by asking them ($SRV.PING), now and then, so that
-// showing the number costs no request.
+// census counts the scrapers by asking them ($SRV.PING), and the jobs by asking the
+// queue, now and then, so that showing the numbers costs no request.
 type census struct {
+	js  jetstream.JetStream
+	now func() time.Time
+
 	mu    sync.Mutex
 	count int
+	queue *int
 }
 
 func (s *census) scrapers() int {
@@ -41,15 +51,29 @@ func (s *census) scrapers() int {
 	return s.count
 }
 
+func (s *census) jobs() *int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue
+}
+
 // run counts until ctx ends. A count that hears nobody is a count of zero.
 func (s *census) run(ctx context.Context, nc *nats.Conn) {
 	tick := time.NewTicker(censusInterval)
 	defer tick.Stop()
+	var asked time.Time
 	for {
 		n := countScrapers(ctx, nc)
 		s.mu.Lock()
 		s.count = n
 		s.mu.Unlock()
+		if now := s.now(); now.Sub(asked) >= censusInterval {
+			asked = now
+			jobs := s.countJobs(ctx)
+			s.mu.Lock()
+			s.queue = jobs
+			s.mu.Unlock()
+		}
 		interval := censusInterval
 		if n == 0 {
 			interval = censusWait // found soon after it starts
@@ -61,6 +85,19 @@ func (s *census) run(ctx context.Context, nc *nats.Conn) {
 		case <-tick.C:
 		}
 	}
+}
+
+// countJobs returns nil where the queue cannot be asked: nobody has made it yet, or NATS
+// is away.
+func (s *census) countJobs(ctx context.Context) *int {
+	ctx, cancel := context.WithTimeout(ctx, censusWait)
+	defer cancel()
+	stream, err := s.js.Stream(ctx, wire.StreamVisits)
+	if err != nil {
+		return nil
+	}
+	jobs := int(stream.CachedInfo().State.Msgs) //nolint:gosec // a queue of at most some thousand
+	return &jobs
 }
 
 func countScrapers(ctx context.Context, nc *nats.Conn) int {

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
 
+	"github.com/rucflow/rucflow/gateway/web"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
 )
@@ -38,11 +39,13 @@ const cacheName = "rucflow"
 
 const headerCacheStatus = "Cache-Status"
 
-// web is the HTTP side of a gateway.
-type web struct {
+// server is the HTTP side of a gateway.
+type server struct {
 	lookups *lookups
 	access  *access
 	admin   *admin
+	feed    *feed
+	pages   *web.Site
 	health  func() health
 	ready   func() error
 	metrics *metrics
@@ -52,7 +55,7 @@ type web struct {
 }
 
 // app makes the Fiber application with every route.
-func (w *web) app(writeTimeout time.Duration) *fiber.App {
+func (w *server) app(writeTimeout time.Duration) *fiber.App {
 	app := fiber.New(fiber.Config{
 		AppName:               "rucflow",
 		DisableStartupMessage: true,
@@ -79,10 +82,12 @@ func (w *web) app(writeTimeout time.Duration) *fiber.App {
 		app.Use(w.access.host)
 	}
 	if len(w.access.origins) > 0 {
-		app.Use([]string{"/obtener-ruc", "/v1/ruc"}, w.access.crossOrigin())
+		app.Use([]string{"/obtener-ruc", "/v1/ruc", "/v1/eventos"}, w.access.crossOrigin())
 	}
+	w.pages.Register(app)
 	app.Get("/obtener-ruc/:ruc", w.record)
 	app.Get("/v1/ruc/:ruc", w.record)
+	app.Get("/v1/eventos", w.events)
 	app.Delete("/v1/ruc/:ruc", w.admin.authorize, w.admin.forget)
 	app.Post("/v1/cache/invalidar", w.admin.authorize, w.admin.forgetPattern)
 	return app
@@ -90,7 +95,7 @@ func (w *web) app(writeTimeout time.Duration) *fiber.App {
 
 // guard turns a panic of a handler into an error, and sets the headers that every
 // response has.
-func (w *web) guard(c *fiber.Ctx) (err error) {
+func (w *server) guard(c *fiber.Ctx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &ruc.Error{Code: ruc.Internal, Err: fmt.Errorf("panic: %v", p)}
@@ -154,7 +159,7 @@ func cut(c *fiber.Ctx, err error) error {
 }
 
 // record answers GET /obtener-ruc/{ruc} and GET /v1/ruc/{ruc}.
-func (w *web) record(c *fiber.Ctx) error {
+func (w *server) record(c *fiber.Ctx) error {
 	who, err := w.access.enter(c)
 	defer who.tell(c, w.now) // after the lookup, which may count on it
 	if err != nil {
@@ -182,7 +187,7 @@ func (w *web) record(c *fiber.Ctx) error {
 }
 
 // send writes an answer with its caching headers.
-func (w *web) send(c *fiber.Ctx, f found) error {
+func (w *server) send(c *fiber.Ctx, f found) error {
 	h := &c.Response().Header
 	h.Set(fiber.HeaderETag, f.etag)
 	h.Set(fiber.HeaderAge, strconv.FormatInt(int64(f.fresh.Age/time.Second), 10))
@@ -262,7 +267,7 @@ func (e *numbered) Error() string { return e.err.Error() }
 func (e *numbered) Unwrap() error { return e.err }
 
 // problem is the one place that turns an error into a response.
-func (w *web) problem(c *fiber.Ctx, err error) error {
+func (w *server) problem(c *fiber.Ctx, err error) error {
 	var about *numbered
 	var n ruc.Number
 	if errors.As(err, &about) {
@@ -351,12 +356,12 @@ func fiberError(err error) (status int, coded error) {
 	}
 }
 
-func (w *web) showHealth(c *fiber.Ctx) error {
+func (w *server) showHealth(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	return c.JSON(w.health())
 }
 
-func (w *web) showReady(c *fiber.Ctx) error {
+func (w *server) showReady(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	if err := w.ready(); err != nil {
 		return c.Status(http.StatusServiceUnavailable).SendString(err.Error() + "\n")

@@ -124,20 +124,20 @@ func TestHTTP_RequestID(t *testing.T) {
 
 func TestHTTP_Health(t *testing.T) {
 	r := start(t, func(_ *gateway.Config, d *gateway.Deps) { d.Store = noStore{} })
-	want := `{"status":"degraded","redis":"not configured","nats":"connected","scrapers":0,"cache":"memory","sunat":"ok"}`
+	want := `{"status":"degraded","redis":"not configured","nats":"connected","scrapers":0,"cache":"memory","sunat":"ok","hitRate":null,"queue":null}`
 	got := r.get("/health")
 	if diff := cmp.Diff(want, got.body); diff != "" || got.StatusCode != http.StatusOK || got.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%d %v (-want +got):\n%s", got.StatusCode, got.Header, diff)
 	}
 	r.scraper(func(req micro.Request, n ruc.Number) { r.resolves(req, n) })
-	want = `{"status":"healthy","redis":"not configured","nats":"connected","scrapers":1,"cache":"memory","sunat":"ok"}`
+	want = `{"status":"healthy","redis":"not configured","nats":"connected","scrapers":1,"cache":"memory","sunat":"ok","hitRate":null,"queue":null}`
 	eventually(t, want, func() bool { return r.get("/health").body == want })
 }
 
 func TestHTTP_HealthShowsThePause(t *testing.T) {
 	r := start(t)
 	r.scraper(func(req micro.Request, n ruc.Number) { r.resolves(req, n) })
-	healthy := `{"status":"healthy","redis":"not configured","nats":"connected","scrapers":1,"cache":"memory","sunat":"ok"}`
+	healthy := `{"status":"healthy","redis":"not configured","nats":"connected","scrapers":1,"cache":"memory","sunat":"ok","hitRate":null,"queue":null}`
 	shows := func(want string) {
 		t.Helper()
 		eventually(t, want, func() bool {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
@@ -30,6 +31,8 @@ const (
 	refusedSite  refusal = "site"  // a page of another site, and a visit would have been needed
 )
 
+const labelLayer = "layer"
+
 // outcomeFound labels a lookup that brought a record; every other outcome is a ruc.Code.
 const outcomeFound = "found"
 
@@ -39,7 +42,7 @@ func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 			Name:    "ruc_lookup_duration_seconds",
 			Help:    "Lookups in the gateway, by layer that answered and outcome: their time.",
 			Buckets: []float64{50e-6, 200e-6, 1e-3, 5e-3, 20e-3, 50e-3, 0.2, 1, 2.5, 5, 10, 20, 30, 60},
-		}, []string{"layer", "outcome"}),
+		}, []string{labelLayer, "outcome"}),
 		store: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ruc_store_failures_total",
 			Help: "Reads of the store that failed or brought something unusable.",
@@ -89,6 +92,32 @@ func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census
 		}
 	}
 	return nil
+}
+
+// hitRate is the share of lookups that were answered from what is kept; nil before the
+// first lookup.
+func (m *metrics) hitRate() *float64 {
+	series := make(chan prometheus.Metric)
+	go func() { defer close(series); m.lookups.Collect(series) }()
+	var hits, all uint64
+	for s := range series {
+		var v dto.Metric
+		if s.Write(&v) != nil {
+			continue // which a histogram's never fails
+		}
+		count := v.GetHistogram().GetSampleCount()
+		all += count
+		for _, label := range v.GetLabel() {
+			if label.GetName() == labelLayer && label.GetValue() != string(layerVisit) && label.GetValue() != string(layerJoined) {
+				hits += count
+			}
+		}
+	}
+	if all == 0 {
+		return nil
+	}
+	rate := float64(hits) / float64(all)
+	return &rate
 }
 
 func (m *metrics) refuse(r refusal) { m.refusals[r].Inc() }

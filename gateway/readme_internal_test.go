@@ -19,7 +19,7 @@ func TestReadme_ListsEveryRoute(t *testing.T) {
 		listed[m[1]] = true
 	}
 	parameter := regexp.MustCompile(`:(\w+)`)
-	for _, route := range (&web{access: &access{}, admin: &admin{}}).app(0).GetRoutes(true) {
+	for _, route := range (&server{access: &access{}, admin: &admin{}}).app(0).GetRoutes(true) {
 		if route.Method == http.MethodHead {
 			continue // comes with GET
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/rucflow/rucflow/gateway/web"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/wire"
@@ -90,7 +91,8 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		f, ok := look.memory(n, wish{})
 		return f.held, ok
 	}
-	follow := &follower{l1: memory, resolve: res, metrics: m, log: deps.Log}
+	watchers := newFeed(deps.Now)
+	follow := &follower{l1: memory, resolve: res, feed: watchers, metrics: m, log: deps.Log}
 	stopFollowing, err := follow.listen(deps.NATS)
 	if err != nil {
 		return err
@@ -101,11 +103,11 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		// is invalidated meanwhile. Without an answer it serves all the same.
 		_ = deps.NATS.FlushTimeout(time.Second)
 	}
-	people := &census{}
 	js, err := jetstream.New(deps.NATS)
 	if err != nil {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
+	people := &census{js: js, now: deps.Now}
 	pause := wire.NewPauseWatch(deps.NATS, js, clock, func(err error) {
 		if err != nil { // a gateway that starts before the first scraper finds no bucket
 			deps.Log.Info().Err(err).Msg("the fleet's pause cannot be read; /health does not show it")
@@ -120,17 +122,21 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
 	ready := service.NATSReady(deps.NATS)
-	site := &web{
-		lookups: look, access: door, ready: ready,
+	pages, err := web.New(service.Version)
+	if err != nil {
+		return fmt.Errorf("gateway.Run: %w", err)
+	}
+	front := &server{
+		lookups: look, access: door, ready: ready, feed: watchers, pages: pages,
 		admin: &admin{
 			token: cfg.AdminToken, log: deps.Log,
 			invalidated: &invalidations{ctx: work, store: deps.Store, nc: deps.NATS, js: js, l1: memory},
 		},
 		metrics: m, now: deps.Now, log: deps.Log,
 		refused: deps.Log.Sample(&zerolog.BurstSampler{Burst: refusedLines, Period: time.Second}),
-		health:  func() health { return state(deps, people, pause.Current().Left) },
+		health:  func() health { return state(deps, people, m, pause.Current().Left) },
 	}
-	app := site.app(cfg.RequestTimeout + writeMargin)
+	app := front.app(cfg.RequestTimeout + writeMargin)
 	bus := &natsSide{lookups: look, nc: deps.NATS, ctx: work, log: deps.Log, slots: make(chan struct{}, maxLookups)}
 	svc, err := bus.serve(follow.gap)
 	if err != nil {
@@ -174,6 +180,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	var ending sync.WaitGroup
 	ending.Go(func() { bus.drain(deps.ShutdownTimeout) })
+	ending.Go(watchers.close)
 	if err := app.ShutdownWithTimeout(deps.ShutdownTimeout); err != nil {
 		deps.Log.Warn().Err(err).Msg("requests in hand were cut off")
 	}
@@ -198,10 +205,11 @@ func connected(s Store) bool {
 	return !ok || r.Connected()
 }
 
-func state(deps Deps, people *census, pause time.Duration) health {
+func state(deps Deps, people *census, m *metrics, pause time.Duration) health {
 	h := health{
 		Status: "healthy", Redis: "not configured", NATS: "connected",
 		Scrapers: people.scrapers(), Cache: deps.Store.Kind(), SUNAT: "ok",
+		HitRate: m.hitRate(), Queue: people.jobs(),
 	}
 	if pause > 0 {
 		h.SUNAT, h.Status = "paused", "degraded"

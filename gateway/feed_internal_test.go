@@ -1,0 +1,103 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+	"github.com/rucflow/rucflow/shared/wire"
+)
+
+var watchedNumber = ruc.MustParse("20131312955")
+
+func TestFeed_DropsAReaderThatDoesNotRead(t *testing.T) {
+	f := newFeed(time.Now)
+	r, leave, err := f.join([]ruc.Number{watchedNumber})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	for i := range readerBuffer + 1 {
+		select {
+		case <-r.over:
+			t.Fatalf("dropped after %d events", i)
+		default:
+		}
+		f.resolved(watchedNumber, 1, []byte("{}"))
+	}
+	select {
+	case <-r.over:
+	default:
+		t.Error("not dropped")
+	}
+}
+
+func TestFeed_Bounds(t *testing.T) {
+	now := time.Now()
+	f := newFeed(func() time.Time { return now })
+	for range maxReaders {
+		if _, _, err := f.join([]ruc.Number{watchedNumber}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := f.join([]ruc.Number{watchedNumber}); ruc.CodeOf(err) != ruc.Overloaded {
+		t.Errorf("one reader more: %v", err)
+	}
+	at := func(i int) wire.Progress {
+		return wire.Progress{RUC: ruc.FromPrefix(fmt.Sprintf("20%08d", i)), Stage: wire.StageQueued, Position: 1}
+	}
+	for i := range 2 * maxProgress {
+		f.progress(at(i))
+	}
+	if len(f.under) != maxProgress {
+		t.Errorf("%d jobs remembered", len(f.under))
+	}
+	now = now.Add(2 * progressAge)
+	f.progress(at(2 * maxProgress))
+	if len(f.under) != 1 {
+		t.Errorf("%d jobs remembered when they are old", len(f.under))
+	}
+}
+
+// A quiet stream says something now and then, by which a reader that has gone is found.
+func TestFeed_Heartbeat(t *testing.T) {
+	f := newFeed(time.Now)
+	f.heartbeat = time.Millisecond
+	r, leave, err := f.join([]ruc.Number{watchedNumber})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer leave()
+		f.write(r, ours, bufio.NewWriter(ours))
+	}()
+	got := make([]byte, 64)
+	n, err := theirs.Read(got)
+	if err != nil || string(got[:n]) != "retry: 2000\n\n" {
+		t.Errorf("%q, %v", got[:n], err)
+	}
+	if n, err = theirs.Read(got); err != nil || string(got[:n]) != ":\n\n" {
+		t.Errorf("%q, %v", got[:n], err)
+	}
+	_ = theirs.Close()
+	<-done
+	if f.count != 0 || len(f.readers) != 0 {
+		t.Errorf("%d readers left", f.count)
+	}
+}
+
+// No data can end an event or begin another.
+func TestFrame_KeepsDataInItsPlace(t *testing.T) {
+	got := frame(eventResolved, 7, []byte("{\n\"a\":1\r\n\revent: failed\n\n}"))
+	want := "event: resolved\nid: 7\ndata: {\ndata: \"a\":1\ndata: event: failed\ndata: }\n\n"
+	if !bytes.Equal(got, []byte(want)) {
+		t.Errorf("%q", got)
+	}
+}
