@@ -41,7 +41,7 @@ $(BINARIES):
 # Everything is compiled before the first test runs: tests with deadlines of a second
 # failed beside a compiler.
 .PHONY: test
-test: need-chromium need-redis lint standalone build ## everything CI checks: lint, builds, all tests with the race detector
+test: need-chromium need-redis need-curl lint standalone build ## everything CI checks: lint, builds, all tests with the race detector
 	@go vet work
 	@go test -race -exec true work >/dev/null
 	@go test -race -shuffle=on -timeout 9m work
@@ -60,6 +60,10 @@ chaos: need-chromium need-redis ## one fault after the other in a running fleet,
 .PHONY: soak
 soak: need-chromium need-redis ## 10,000 visits with faults in between, and a table of what grew (a quarter of an hour)
 	@cd deploy && go test -tags soak -count=1 -timeout 60m -v -run TestSoak ./e2e -full
+
+.PHONY: screenshots
+screenshots: need-chromium ## the web page in each of its states, into screenshots/
+	@cd deploy && go test -count=1 -run TestPage_LooksRight ./page -screenshots $(CURDIR)/screenshots
 
 .PHONY: docs
 docs: need-chromium ## the tables in README.md, from the code
@@ -100,3 +104,5 @@ need-chromium:
 	@deploy/need.sh chromium-headless-shell "$${CHROME_PATH:-}" /usr/lib/chromium/chromium-headless-shell /usr/lib/chromium/chromium
 need-redis:
 	@deploy/need.sh redis-server "$$(command -v redis-server || true)"
+need-curl: # of the README's first steps, which a test takes
+	@deploy/need.sh curl "$$(command -v curl || true)"

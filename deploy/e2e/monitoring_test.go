@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v4"
 
@@ -120,7 +120,7 @@ func TestMonitoring_NamesWhatIsExported(t *testing.T) {
 			own := append([]string{"job", "instance"}, known[name]...)
 			allowed = append(allowed, own...)
 			for _, m := range v.LabelMatchers {
-				if m.Name != labels.MetricName && !slices.Contains(own, m.Name) {
+				if m.Name != model.MetricNameLabel && !slices.Contains(own, m.Name) {
 					t.Errorf("%s has no label %s, of %s", name, m.Name, expr)
 				}
 				if m.Name == "outcome" {

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,13 +19,12 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"github.com/rucflow/rucflow/deploy/allinone"
+	"github.com/rucflow/rucflow/deploy/allinone/allinonetest"
 	"github.com/rucflow/rucflow/scraper/replica"
 	"github.com/rucflow/rucflow/shared/ruc"
-	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
@@ -46,10 +44,9 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	token     = "e2e"
+	token     = allinonetest.Token
 	readyWait = 20 * time.Second // Chromium's start under the race detector, on a busy machine
 	pollEvery = 5 * time.Millisecond
-	logTail   = 4 << 10 // bytes of the log that a failed test shows
 )
 
 // client keeps no connection, so that a test leaves no goroutine behind.
@@ -71,50 +68,8 @@ func start(t *testing.T, data string, settings ...string) *rig {
 	t.Helper()
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
-	environ := append([]string{
-		"HTTP_ADDR=127.0.0.1:0", "OPS_ADDR=127.0.0.1:0", "NATS_ADDR=127.0.0.1:0", "NATS_TOKEN=" + token,
-		"DATA_DIR=" + data, "SUNAT_PACE=0", "SUNAT_PAUSE=0", "SUNAT_MAX_CONCURRENT=8", "CHROME_PATH=" + os.Getenv("CHROME_PATH"),
-	}, settings...)
-	var cfg allinone.Config
-	if err := service.Load(&cfg, environ); err != nil {
-		t.Fatal(err)
-	}
-	cfg.Replica, cfg.ReplicaAddr = true, "127.0.0.1:0"
-	if err := cfg.Check(); err != nil {
-		t.Fatal(err)
-	}
-	r := &rig{t: t, tmp: tmp, reg: service.NewRegistry()}
-	ctx, cancel := context.WithCancel(context.Background())
-	started := make(chan allinone.Addrs, 1)
-	ended := make(chan error, 1)
-	var log bytes.Buffer
-	go func() {
-		ended <- allinone.Run(ctx, cfg, allinone.Deps{
-			Log: zerolog.New(zerolog.SyncWriter(&log)), Now: time.Now, Registry: r.reg,
-			Started: func(a allinone.Addrs) { started <- a },
-		})
-	}()
-	stopped := false
-	r.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the program ended with: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("end of the log:\n%s", log.Bytes()[max(0, log.Len()-logTail):])
-		}
-	}
-	t.Cleanup(r.stop)
-	select {
-	case r.Addrs = <-started:
-	case err := <-ended:
-		ended <- nil
-		t.Fatalf("the program did not start: %v", err)
-	}
+	p := allinonetest.Start(t, data, settings...)
+	r := &rig{Addrs: p.Addrs, t: t, tmp: tmp, reg: p.Registry, stop: p.Stop}
 	r.eventually("a scraper answers", readyWait, func() bool {
 		_, _, body := r.get("/health")
 		return strings.Contains(body, `"scrapers":1`)

@@ -72,7 +72,7 @@ func TestRights_EachIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	operator(t, f, admin)
-	for _, subject := range []string{wire.SubjectResolved, wire.SubjectFailed} {
+	for _, subject := range []string{wire.SubjectResolved, wire.SubjectFailed, wire.SubjectProgress} {
 		f.eventually("a client hears "+subject, readyWait, func() bool { return events(subject) })
 	}
 	f.eventually("the dropped job is announced", readyWait, func() bool { return f.nats.log.has("PUB " + wire.SubjectDropped + " ") })
@@ -90,7 +90,7 @@ func TestRights_EachIsUsed(t *testing.T) {
 func (f *fleet) hears(nc *nats.Conn) func(subject string) bool {
 	f.t.Helper()
 	subs := map[string]*nats.Subscription{}
-	for _, subject := range []string{wire.SubjectResolved, wire.SubjectFailed, wire.SubjectChanged} {
+	for _, subject := range []string{wire.SubjectResolved, wire.SubjectFailed, wire.SubjectChanged, wire.SubjectProgress} {
 		s, err := nc.SubscribeSync(subject)
 		if err != nil {
 			f.t.Fatal(err)
