@@ -184,13 +184,15 @@ func (f *feed) close() {
 	f.wg.Wait()
 }
 
-// write sends the reader's frames until it ends or the client has gone. The connection
-// is given a fresh writeMargin for each.
+// write sends the reader's frames until it ends or the client has gone. Each may take
+// writeMargin: the deadline that the server set for the whole response is not for streams.
 func (f *feed) write(r *reader, conn net.Conn, w *bufio.Writer) {
+	if conn.SetWriteDeadline(time.Time{}) != nil {
+		return
+	}
 	send := func(b []byte) bool {
-		if conn.SetWriteDeadline(f.now().Add(writeMargin)) != nil {
-			return false
-		}
+		late := time.AfterFunc(writeMargin, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) }) // ends a write at once
+		defer late.Stop()
 		_, err := w.Write(b)
 		return err == nil && w.Flush() == nil
 	}

@@ -84,12 +84,12 @@ func (w *server) app(writeTimeout time.Duration) *fiber.App {
 	if len(w.access.origins) > 0 {
 		app.Use([]string{"/obtener-ruc", "/v1/ruc", "/v1/eventos"}, w.access.crossOrigin())
 	}
-	w.pages.Register(app)
 	app.Get("/obtener-ruc/:ruc", w.record)
 	app.Get("/v1/ruc/:ruc", w.record)
 	app.Get("/v1/eventos", w.events)
 	app.Delete("/v1/ruc/:ruc", w.admin.authorize, w.admin.forget)
 	app.Post("/v1/cache/invalidar", w.admin.authorize, w.admin.forgetPattern)
+	w.pages.Register(app) // last: its "/" would be tried for every request that follows
 	return app
 }
 

@@ -66,7 +66,6 @@ func TestHTTP_Refuses(t *testing.T) {
 		allow   string
 	}{
 		"unknown route":   {"GET /ruc HTTP/1.1\r\nHost: x\r\n\r\n", 404, ruc.NoRoute, "La ruta solicitada no existe.", ""},
-		"root":            {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, ruc.NoRoute, "La ruta solicitada no existe.", ""},
 		"no number":       {"GET /v1/ruc/ HTTP/1.1\r\nHost: x\r\n\r\n", 404, ruc.NoRoute, "La ruta solicitada no existe.", ""},
 		"wrong method":    {"PUT /v1/ruc/20131312955 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405, ruc.Method, "La ruta no admite este método HTTP.", "GET, HEAD, DELETE"},
 		"huge path":       {"GET /v1/ruc/" + strings.Repeat("1", large) + " HTTP/1.1\r\nHost: x\r\n\r\n", 431, ruc.TooLarge, "La solicitud supera el tamaño permitido.", ""},
