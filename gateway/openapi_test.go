@@ -262,7 +262,8 @@ func TestOpenAPI_Codes(t *testing.T) {
 	}
 	used := map[string]bool{}
 	for _, code := range ruc.Codes() {
-		statuses, _ := table[string(code)].(object)["statuses"].([]any)
+		row, _ := table[string(code)].(object)
+		statuses, _ := row["statuses"].([]any)
 		if len(statuses) == 0 || fmt.Sprint(statuses[0]) != strconv.Itoa(wire.Status(code)) {
 			t.Errorf("%s: statuses %v, the code's own is %d", code, statuses, wire.Status(code))
 		}
