@@ -58,7 +58,7 @@ chaos: need-chromium need-redis ## one fault after the other in a running fleet,
 
 # Without the race detector: it would slow the replica, which answers from the test's process.
 .PHONY: soak
-soak: need-chromium need-redis ## 10,000 visits with faults in between, and a table of what grew (a quarter of an hour)
+soak: need-chromium need-redis ## 10,000 visits with faults in between, and a table of what grew (half an hour)
 	@cd deploy && go test -tags soak -count=1 -timeout 60m -v -run TestSoak ./e2e -full
 
 .PHONY: screenshots
