@@ -39,12 +39,12 @@ $(BINARIES):
 	@CGO_ENABLED=0 go build -trimpath -o $@ $(PACKAGE)
 
 # Everything is compiled before the first test runs: tests with deadlines of a second
-# failed beside a compiler.
+# failed beside a compiler. The longest package begins first.
 .PHONY: test
 test: need-chromium need-redis need-curl lint standalone build ## everything CI checks: lint, builds, all tests with the race detector
 	@go vet work
 	@go test -race -exec true work >/dev/null
-	@go test -race -shuffle=on -timeout 9m work
+	@go test -race -shuffle=on -timeout 9m ./deploy/e2e work
 	@go test -run Generated ./scraper/sunat
 	@test -n "$${SUNAT_PAGES_DIR:-}" || echo 'SUNAT_PAGES_DIR is not set: the saved pages were not tested.'
 

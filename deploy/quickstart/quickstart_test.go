@@ -1,4 +1,5 @@
-package e2e
+// Package quickstart takes the first steps of the README, as a new user does.
+package quickstart
 
 import (
 	"bytes"
@@ -45,10 +46,10 @@ func init() {
 	os.Exit(1)
 }
 
-// TestReadme_QuickStartRuns: the blocks of commands under "Try it", in both languages, do
+// TestQuickStart: the blocks of commands under "Try it", in both languages, do
 // what is written beside them, in a copy of the project that has never run. The ports are
 // the README's own, so all of it happens in a network that holds nothing else.
-func TestReadme_QuickStartRuns(t *testing.T) {
+func TestQuickStart(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Fatalf("%v: apt-get install curl", err)
 	}
