@@ -267,6 +267,7 @@ func (s *natsSide) serve(gap func()) (micro.Service, error) {
 	svc, err := micro.AddService(s.nc, micro.Config{
 		Name:        wire.GatewayService,
 		Version:     service.Version,
+		Metadata:    service.Build(),
 		Description: "looks a RUC up: from the cache, else at SUNAT",
 		ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
 			s.log.Error().Err(err).Msg("NATS reported an error")

@@ -253,6 +253,7 @@ func answer(ctx context.Context, deps Deps, fr *front, eng engine, queue jetstre
 		svc, err := micro.AddService(deps.NATS, micro.Config{
 			Name:        wire.ScraperService,
 			Version:     service.Version,
+			Metadata:    service.Build(),
 			Description: "asks SUNAT for a RUC: a visit, or a share in one under way",
 			ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
 				deps.Log.Error().Err(err).Msg("NATS reported an error")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type Frame struct {
 	Now  func() time.Time
 	Args []string  // what stands after the flags
 	Out  io.Writer // where a command prints its result
+	Err  io.Writer // where it says what else there is to say
 }
 
 // Program is one binary, or one command of a binary that has several.
@@ -45,7 +47,7 @@ type Program[C any] struct {
 	Run     func(ctx context.Context, cfg C, f Frame) error // returns nil when told to stop
 }
 
-// Command is a Program that another's first argument chooses.
+// Command is a Program that another's first arguments choose.
 type Command interface {
 	about() (name, summary string)
 	main(args, environ []string, stdout, stderr io.Writer) int
@@ -68,7 +70,7 @@ func clock() func() time.Time {
 	return func() time.Time { return time.Now().Add(offset) }
 }
 
-// Main runs a program, or the one of its commands that the first argument names, to
+// Main runs a program, or the one of its commands that the first arguments name, to
 // its end and exits: 0 after an orderly stop, 1 after a failure, 2 for bad settings.
 // The first SIGINT or SIGTERM stops it orderly, a second one at once.
 func Main[C any](p Program[C], commands ...Command) {
@@ -81,8 +83,10 @@ func choose(p Command, commands []Command, args, environ []string, stdout, stder
 	}
 	name, _ := p.about()
 	for _, c := range commands {
-		if full, _ := c.about(); full == name+" "+args[0] {
-			return c.main(args[1:], environ, stdout, stderr)
+		full, _ := c.about()
+		words := strings.Fields(strings.TrimPrefix(full, name))
+		if len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
+			return c.main(args[len(words):], environ, stdout, stderr)
 		}
 	}
 	code := p.main(args, environ, stdout, stderr)
@@ -156,7 +160,7 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 	defer stop()
 	// Once told to stop, the default action of a further signal is back.
 	context.AfterFunc(ctx, stop)
-	err = p.Run(ctx, cfg, Frame{Name: p.Name, Log: log, Now: clock(), Args: fs.Args(), Out: stdout})
+	err = p.Run(ctx, cfg, Frame{Name: p.Name, Log: log, Now: clock(), Args: fs.Args(), Out: stdout, Err: stderr})
 	switch {
 	case p.Ops == nil && err != nil: // a person reads what a command says
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)

@@ -28,6 +28,13 @@ func TestChoose_RunsTheCommandThatTheFirstArgumentNames(t *testing.T) {
 			fmt.Fprintln(f.Out, f.Args[0], c.Name, loud)
 			return nil
 		},
+	}, Program[greeting]{
+		Name: "prog say bye", Summary: "takes leave",
+		Run: func(_ context.Context, c greeting, f Frame) error {
+			fmt.Fprintln(f.Out, "bye", c.Name)
+			fmt.Fprintln(f.Err, "so long")
+			return nil
+		},
 	}}
 	root := Program[struct{ Frame Config }]{
 		Name: "prog", Summary: "serves",
@@ -49,6 +56,8 @@ func TestChoose_RunsTheCommandThatTheFirstArgumentNames(t *testing.T) {
 		{"greet -help", 0, "", "Usage: prog greet [flags] <word>"},
 		{"-help", 0, "", "prog greet\n    \tgreets"},
 		{"other", 2, "", `unexpected argument "other"`},
+		{"say bye", 0, "bye world\n", "so long\n"},
+		{"say", 2, "", `unexpected argument "say"`},
 		{"", 1, "", `"error":"served"`},
 		{"-health", 1, "", "OPS_ADDR is empty"},
 	} {

@@ -12,9 +12,15 @@ import (
 // Version is that of every part of rucflow, in the form that NATS services want.
 const Version = "1.0.0"
 
-// NewRegistry returns a registry with what every process shows of itself.
-func NewRegistry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
+// The names in Build.
+const (
+	BuildRevision = "revision" // the commit, "unknown" where the build did not see it
+	BuildGo       = "go"
+)
+
+// Build says what this program was made of, beside its Version: the metadata of a NATS
+// service.
+func Build() map[string]string {
 	revision := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -23,10 +29,17 @@ func NewRegistry() *prometheus.Registry {
 			}
 		}
 	}
+	return map[string]string{BuildRevision: revision, BuildGo: runtime.Version()}
+}
+
+// NewRegistry returns a registry with what every process shows of itself.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	of := Build()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "ruc_build_info",
 		Help:        "Always 1; the labels say what runs.",
-		ConstLabels: prometheus.Labels{"version": Version, "revision": revision, "go_version": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": Version, "revision": of[BuildRevision], "go_version": of[BuildGo]},
 	})
 	build.Set(1)
 	r.MustRegister(

@@ -585,6 +585,30 @@ func TestRedis_KnowsUsersAndPasswords(t *testing.T) {
 	}
 }
 
+func TestRedis_PutTold(t *testing.T) {
+	server := storetest.StartRedis(t,
+		"--user", "default", "on", "nopass", "~*", "+@all",
+		"--user", "sinscripts", "on", ">"+secret, "~sunat:*", "~seq:*", "+get", "+set", "+del", "+watch", "+unwatch", "+multi", "+exec",
+	)
+	without := server.RedisConfig()
+	without.Username, without.Password = "sinscripts", secret
+	for i, cfg := range []store.RedisConfig{server.RedisConfig(), without} {
+		r := openRedis(t, cfg, zerolog.Nop())
+		numbers := storetest.Numbers(2*i + 4)[2*i:]
+		putRedis(t, r, entry(numbers[0], "held", 5), entry(numbers[1], "held", 5))
+		large := entry(numbers[2], strings.Repeat("x", store.MaxValueBytes+1), 1)
+		gone := entry(numbers[3], "gone", 1)
+		gone.TTL = 0
+		wrote, err := r.PutTold(t.Context(), []store.Entry{entry(numbers[0], "newer", 6), entry(numbers[1], "same", 5), large, gone, entry(numbers[3], "first", 1)})
+		if want := []bool{true, false, false, false, true}; !slices.Equal(wrote, want) {
+			t.Errorf("wrote %v, want %v", wrote, want)
+		}
+		if !errors.Is(store.EntryError(err, 2), store.ErrRefused) || store.EntryError(err, 0) != nil || store.EntryError(err, 1) != nil {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func TestRedis_ErrorsNameNobody(t *testing.T) {
 	server := storetest.StartRedis(t, "--rename-command", "DEL", "")
 	r := openRedis(t, server.RedisConfig(), zerolog.Nop())

@@ -43,7 +43,26 @@ func lifetime(ttl time.Duration) time.Duration { return max(ttl.Truncate(time.Se
 // putting the same again is harmless. It returns within a few seconds when Redis
 // does not answer.
 func (r *Redis) Put(ctx context.Context, entries []Entry) error {
+	_, err := r.put(ctx, entries)
+	if err != nil {
+		return fmt.Errorf("store.Redis.Put: %w", err)
+	}
+	return nil
+}
+
+// PutTold is Put for who wants to know what was written: wrote says it of the entry at each
+// place, and is false for one that is not newer than what is held.
+func (r *Redis) PutTold(ctx context.Context, entries []Entry) (wrote []bool, err error) {
+	wrote, err = r.put(ctx, entries)
+	if err != nil {
+		return wrote, fmt.Errorf("store.Redis.PutTold: %w", err)
+	}
+	return wrote, nil
+}
+
+func (r *Redis) put(ctx context.Context, entries []Entry) (wrote []bool, err error) {
 	errs := make([]error, len(entries))
+	wrote = make([]bool, len(entries))
 	live := make([]int, 0, len(entries)) // places in entries
 	for i, e := range entries {
 		switch {
@@ -55,12 +74,12 @@ func (r *Redis) Put(ctx context.Context, entries []Entry) error {
 		}
 	}
 	tried := false
-	err := r.write(ctx, func(c redis.UniversalClient) error {
+	err = r.write(ctx, func(c redis.UniversalClient) error {
 		tried = true
 		var err error
 		for chunk := range slices.Chunk(live, putChunk) {
 			if err == nil {
-				err = r.putChunk(ctx, c, entries, chunk, errs)
+				err = r.putChunk(ctx, c, entries, chunk, errs, wrote)
 			} else { // Redis is away, and each try would take its time
 				fill(errs, chunk, err)
 			}
@@ -75,10 +94,7 @@ func (r *Redis) Put(ctx context.Context, entries []Entry) error {
 			errs[i] = withoutArguments(errs[i])
 		}
 	}
-	if err := putError(errs); err != nil {
-		return fmt.Errorf("store.Redis.Put: %w", err)
-	}
-	return nil
+	return wrote, putError(errs)
 }
 
 func fill(errs []error, places []int, err error) {
@@ -116,21 +132,21 @@ func (r *Redis) wrote(ctx context.Context, err error) {
 	}
 }
 
-// putChunk puts the entries at the places of chunk and writes into errs how each
-// fared. It returns an error when it kept none of them.
-func (r *Redis) putChunk(ctx context.Context, c redis.UniversalClient, entries []Entry, chunk []int, errs []error) error {
+// putChunk puts the entries at the places of chunk and writes into errs and wrote how
+// each fared. It returns an error when it kept none of them.
+func (r *Redis) putChunk(ctx context.Context, c redis.UniversalClient, entries []Entry, chunk []int, errs []error, wrote []bool) error {
 	if r.noScripts.Load() {
-		putWatched(ctx, c, entries, chunk, errs)
+		putWatched(ctx, c, entries, chunk, errs, wrote)
 		return noneKept(chunk, errs)
 	}
-	runScript(ctx, c, entries, chunk, errs, putScript.EvalSha)
+	runScript(ctx, c, entries, chunk, errs, wrote, putScript.EvalSha)
 	// A server that was restarted, or a node that is new. EVAL runs the script and
 	// leaves it there for the next EVALSHA.
 	if unknown := failedBy(chunk, errs, unknownScript); len(unknown) > 0 {
-		runScript(ctx, c, entries, unknown, errs, putScript.Eval)
+		runScript(ctx, c, entries, unknown, errs, wrote, putScript.Eval)
 	}
 	if refused := failedBy(chunk, errs, refusesScripts); len(refused) > 0 {
-		putWatched(ctx, c, entries, refused, errs)
+		putWatched(ctx, c, entries, refused, errs, wrote)
 		// Where that fails as well it was not for the scripts.
 		if noneKept(refused, errs) == nil && r.noScripts.CompareAndSwap(false, true) {
 			r.log.Warn().Msg("Redis runs no scripts; answers are stored by transactions, which is slower")
@@ -164,7 +180,7 @@ type runFunc func(ctx context.Context, c redis.Scripter, keys []string, args ...
 
 // runScript runs the script for the entries at places, in one pipeline. The
 // pipeline's own error is one of its commands' and is not looked at.
-func runScript(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, errs []error, run runFunc) {
+func runScript(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, errs []error, wrote []bool, run runFunc) {
 	cmds := make([]*redis.Cmd, len(places))
 	_, _ = c.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for k, i := range places {
@@ -175,15 +191,17 @@ func runScript(ctx context.Context, c redis.UniversalClient, entries []Entry, pl
 		return nil
 	})
 	for k, i := range places {
-		errs[i] = cmds[k].Err()
+		var n int
+		n, errs[i] = cmds[k].Int()
+		wrote[i] = n == 1
 	}
 }
 
 // putWatched does what the script does by optimistic transactions, one entry at a
 // time: three round trips each instead of a share in one.
-func putWatched(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, errs []error) {
+func putWatched(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, errs []error, wrote []bool) {
 	for k, i := range places {
-		errs[i] = putOneWatched(ctx, c, entries[i])
+		wrote[i], errs[i] = putOneWatched(ctx, c, entries[i])
 		var reply redis.Error
 		if errs[i] != nil && !errors.As(errs[i], &reply) { // Redis is away, and each try would take its time
 			fill(errs, places[k:], errs[i])
@@ -192,9 +210,9 @@ func putWatched(ctx context.Context, c redis.UniversalClient, entries []Entry, p
 	}
 }
 
-func putOneWatched(ctx context.Context, c redis.UniversalClient, e Entry) error {
+func putOneWatched(ctx context.Context, c redis.UniversalClient, e Entry) (wrote bool, err error) {
 	version, ttl := encodeVersion(e.Version), lifetime(e.TTL)
-	var err error = redis.TxFailedErr
+	err = redis.TxFailedErr
 	// A transaction fails because another writer's succeeded, so this ends: at the
 	// latest when what is held is as new.
 	for errors.Is(err, redis.TxFailedErr) && ctx.Err() == nil {
@@ -203,7 +221,7 @@ func putOneWatched(ctx context.Context, c redis.UniversalClient, e Entry) error 
 			if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "WRONGTYPE") {
 				return err
 			}
-			if len(held) == len(version) && held >= version {
+			if wrote = len(held) != len(version) || held < version; !wrote {
 				return nil
 			}
 			_, err = tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
@@ -214,7 +232,7 @@ func putOneWatched(ctx context.Context, c redis.UniversalClient, e Entry) error 
 			return err
 		}, versionKey(e.RUC))
 	}
-	return err
+	return wrote && err == nil, err
 }
 
 // Delete forgets the value of n. Answers not newer than it stay out, for as long

@@ -134,3 +134,9 @@ func ParseDeadLetter(m *nats.Msg) (Letter, error) {
 	}
 	return l, nil
 }
+
+// Event is the event that the letter's message was, if it is one by now: what ParseConsumed
+// says of it. The sequence is that of the stream as it was then.
+func (l Letter) Event() (Event, error) {
+	return parseEvent(l.Subject, l.Header, l.Body, l.Seq, l.Stored)
+}

@@ -5,6 +5,9 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
+	"os"
+	"time"
 
 	"github.com/rucflow/rucflow/deploy/admin"
 	"github.com/rucflow/rucflow/deploy/allinone"
@@ -12,7 +15,7 @@ import (
 )
 
 func main() {
-	service.Main(all(), invalidate(), forget(), key(), provision())
+	service.Main(all(), lookup(), events(), health(), version(), invalidate(), forget(), deadList(), deadRetry(), replay(), key(), provision())
 }
 
 func all() service.Program[allinone.Config] {
@@ -95,6 +98,126 @@ func provision() service.Program[admin.ProvisionConfig] {
 		Check:   (*admin.ProvisionConfig).Check,
 		Run: func(ctx context.Context, c admin.ProvisionConfig, f service.Frame) error {
 			return admin.Provision(ctx, c, f.Out)
+		},
+	}
+}
+
+// natsOnly are the settings of commands that speak NATS and nothing else.
+type natsOnly struct {
+	NATS service.NATSConfig
+}
+
+// output reads -o.
+func output(fs *flag.FlagSet, asJSON *bool) {
+	fs.Func("o", "output `format`: json, a line for each", func(format string) error {
+		if format != "json" {
+			return fmt.Errorf("the one format beside the usual is json")
+		}
+		*asJSON = true
+		return nil
+	})
+}
+
+func lookup() service.Program[natsOnly] {
+	var a admin.Asking
+	return service.Program[natsOnly]{
+		Name:    "rucflow lookup",
+		Summary: "asks for numbers as any client does, from the cache or at SUNAT, and prints the answers",
+		Args:    "<ruc> ... (- for those on standard input)",
+		Flags: func(fs *flag.FlagSet) {
+			output(fs, &a.JSON)
+			fs.DurationVar(&a.Wait, "wait", 45*time.Second, "how long to wait for each answer")
+		},
+		Run: func(ctx context.Context, c natsOnly, f service.Frame) error {
+			a.NATS, a.Numbers, a.In, a.Now = c.NATS, f.Args, os.Stdin, f.Now
+			return admin.Lookup(ctx, a, f.Out, f.Err)
+		},
+	}
+}
+
+func events() service.Program[natsOnly] {
+	var w admin.Watch
+	return service.Program[natsOnly]{
+		Name:    "rucflow events",
+		Summary: "shows answers, failures, changes and the progress of visits as they happen, until Ctrl-C",
+		Flags: func(fs *flag.FlagSet) {
+			output(fs, &w.JSON)
+			fs.StringVar(&w.Numbers, "ruc", "", "only of these `numbers`, separated by commas")
+			fs.StringVar(&w.Types, "type", "", "only these `types`, separated by commas: resolved, failed, changed, progress")
+			fs.BoolVar(&w.Whole, "whole", false, "show numbers and names of natural persons too; -o json always does")
+		},
+		Run: func(ctx context.Context, c natsOnly, f service.Frame) error {
+			w.NATS, w.Now = c.NATS, f.Now
+			return w.Run(ctx, f.Out, f.Err)
+		},
+	}
+}
+
+func replay() service.Program[admin.StoreConfig] {
+	var r admin.Replay
+	return service.Program[admin.StoreConfig]{
+		Name:    "rucflow replay",
+		Summary: "fills Redis from the stream of events: the newest answer of each number, with the time it has left",
+		Check:   (*admin.StoreConfig).Check,
+		Flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&r.Since, "since", "", "only what was stored since a `time`: 2026-11-01, 2026-11-01T08:00:00-05:00, or 72h back (default: all that can be fresh)")
+			fs.StringVar(&r.Numbers, "ruc", "", "only these `numbers`, separated by commas")
+			fs.BoolVar(&r.DryRun, "dry-run", false, "only count, as if Redis were empty")
+		},
+		Run: func(ctx context.Context, c admin.StoreConfig, f service.Frame) error {
+			r.Now = f.Now
+			return r.Run(ctx, c, f.Out, f.Err)
+		},
+	}
+}
+
+func deadList() service.Program[natsOnly] {
+	var d admin.DeadList
+	return service.Program[natsOnly]{
+		Name:    "rucflow dead list",
+		Summary: "shows the dead letters: what the cachewriter could not use, and why",
+		Flags: func(fs *flag.FlagSet) {
+			output(fs, &d.JSON)
+			fs.IntVar(&d.Newest, "n", 50, "how many of the newest, a `count`")
+			fs.BoolVar(&d.Whole, "whole", false, "show numbers of natural persons too; -o json always does")
+		},
+		Run: func(ctx context.Context, c natsOnly, f service.Frame) error { return d.Run(ctx, c.NATS, f.Out) },
+	}
+}
+
+func deadRetry() service.Program[admin.StoreConfig] {
+	var d admin.DeadRetry
+	return service.Program[admin.StoreConfig]{
+		Name:    "rucflow dead retry",
+		Summary: "stores what of the dead letters can be used by now and deletes those letters; the others stay",
+		Args:    "[<seq> ...]",
+		Check:   (*admin.StoreConfig).Check,
+		Flags:   func(fs *flag.FlagSet) { fs.BoolVar(&d.All, "all", false, "all of them") },
+		Run: func(ctx context.Context, c admin.StoreConfig, f service.Frame) error {
+			d.Letters, d.Now = f.Args, f.Now
+			return d.Run(ctx, c, f.Out)
+		},
+	}
+}
+
+func health() service.Program[struct{}] {
+	var gateway string
+	return service.Program[struct{}]{
+		Name:    "rucflow health",
+		Summary: "says how a gateway is; exit 0 if healthy",
+		Flags:   func(fs *flag.FlagSet) { gatewayFlag(fs, &gateway) },
+		Run: func(ctx context.Context, _ struct{}, f service.Frame) error {
+			return admin.Health(ctx, gateway, f.Out)
+		},
+	}
+}
+
+func version() service.Program[natsOnly] {
+	return service.Program[natsOnly]{
+		Name:    "rucflow version",
+		Summary: "the versions of this program and of the services that answer over NATS",
+		Run: func(ctx context.Context, c natsOnly, f service.Frame) error {
+			return admin.Version(ctx, c.NATS, f.Out, f.Err)
 		},
 	}
 }
