@@ -8,10 +8,10 @@ import (
 
 // metrics of a cachewriter.
 type metrics struct {
-	written, failed prometheus.Counter
-	dead            map[wire.DeadReason]prometheus.Counter
-	lag             prometheus.Gauge
-	batch, took     prometheus.Histogram
+	written, failed, changes prometheus.Counter
+	dead                     map[wire.DeadReason]prometheus.Counter
+	lag                      prometheus.Gauge
+	batch, took              prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -24,6 +24,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ruc_cache_write_failures_total", Help: "Batches of which the store did not take everything at once.",
+		}),
+		changes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ruc_changes_total", Help: "Change events that were stored: answers that say something else than the one before.",
 		}),
 		dead: map[wire.DeadReason]prometheus.Counter{},
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -42,7 +45,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, reason := range wire.DeadReasons {
 		m.dead[reason] = dead.WithLabelValues(string(reason))
 	}
-	for _, c := range []prometheus.Collector{m.written, m.failed, dead, m.lag, m.batch, m.took} {
+	for _, c := range []prometheus.Collector{m.written, m.failed, m.changes, dead, m.lag, m.batch, m.took} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -113,7 +113,7 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, deps Deps) (*
 		return nil, err
 	}
 	return &writer{
-		js: js, consumer: consumer, source: deps.Source, store: deps.Store,
+		nc: deps.NATS, js: js, consumer: consumer, source: deps.Source, store: deps.Store,
 		policy: cfg.Policy(), now: deps.Now, clock: wire.NewClock(deps.Now), metrics: m, log: deps.Log,
 	}, nil
 }

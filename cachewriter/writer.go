@@ -3,9 +3,11 @@ package cachewriter
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
@@ -49,6 +51,7 @@ const (
 
 // writer moves events from the stream to the store, in batches.
 type writer struct {
+	nc       *nats.Conn
 	js       jetstream.JetStream
 	consumer jetstream.Consumer
 	source   string
@@ -166,25 +169,28 @@ func (w *writer) giveBack(events jetstream.MessagesContext) {
 	w.settle(left, func(m jetstream.Msg) error { return m.NakWithDelay(giveBackDelay) })
 }
 
-// write puts a batch into the store and settles each of its messages: what is
-// stored, or has expired, is acknowledged; what never can be becomes a dead letter;
-// the rest is given back, after delay where the store took nothing at all, which
-// is errStoreAway.
+// write puts a batch into the store, stores what it changes, and settles each of its
+// messages: what is stored, or has expired, is acknowledged once its change is stored or
+// found needless; what never can be becomes a dead letter; the rest is given back, after
+// delay where the store took nothing at all, which is errStoreAway.
 func (w *writer) write(ctx context.Context, batch []jetstream.Msg, delay time.Duration) error {
 	defer w.hold(batch)()
 	w.metrics.batch.Observe(float64(len(batch)))
 	live, entries, done, dead := w.read(batch)
+	changes := w.look(ctx, slices.Concat(live, done))
 	err := w.put(ctx, entries)
 	var later []jetstream.Msg
-	for i, m := range live {
+	refused := map[uint64]bool{}
+	for i, it := range live {
 		switch err := store.EntryError(err, i); {
 		case err == nil:
-			done = append(done, m)
+			done = append(done, it)
 			w.metrics.written.Inc()
 		case errors.Is(err, store.ErrRefused):
-			dead = append(dead, corpse{m, wire.DeadRefused})
+			refused[it.event.Seq] = true // it is an answer all the same
+			done = append(done, it)
 		default:
-			later = append(later, m)
+			later = append(later, it.msg)
 		}
 	}
 	away := len(later) > 0 && len(later) == len(live)
@@ -200,18 +206,28 @@ func (w *writer) write(ctx context.Context, batch []jetstream.Msg, delay time.Du
 			w.log.Warn().Err(err).Int("events", len(later)).Msg("some answers could not be stored yet")
 		}
 	}
-	w.settle(done, jetstream.Msg.Ack)
+	told, untold := w.tell(ctx, done, changes())
+	var acked []jetstream.Msg
+	for _, it := range told {
+		if refused[it.event.Seq] {
+			dead = append(dead, corpse{it.msg, wire.DeadRefused})
+			continue
+		}
+		acked = append(acked, it.msg)
+	}
+	w.settle(acked, jetstream.Msg.Ack)
 	w.settle(later, func(m jetstream.Msg) error { return m.NakWithDelay(delay) })
 	w.bury(ctx, dead)
+	w.giveBackUntold(ctx, untold)
 	if away {
 		return errStoreAway
 	}
 	return nil
 }
 
-// read sorts a batch into the events to store, with their entries, those that are
-// done with because they have expired, and what is no event.
-func (w *writer) read(batch []jetstream.Msg) (live []jetstream.Msg, entries []store.Entry, done []jetstream.Msg, dead []corpse) {
+// read sorts a batch into the events to store, with their entries, those that have
+// expired, and what is no event.
+func (w *writer) read(batch []jetstream.Msg) (live []item, entries []store.Entry, done []item, dead []corpse) {
 	now := w.clock.Now()
 	for _, m := range batch {
 		e, err := wire.ParseConsumed(m)
@@ -221,10 +237,10 @@ func (w *writer) read(batch []jetstream.Msg) (live []jetstream.Msg, entries []st
 		}
 		f := w.policy.Freshness(e.Prefix.Found, e.Prefix.ObtainedAt, now)
 		if f.State != ruc.Fresh {
-			done = append(done, m)
+			done = append(done, item{m, e})
 			continue
 		}
-		live = append(live, m)
+		live = append(live, item{m, e})
 		entries = append(entries, store.Entry{
 			RUC: e.RUC, Value: e.Body, TTL: f.Left,
 			Version: store.Version{Epoch: w.epoch, Seq: e.Seq},

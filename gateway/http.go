@@ -41,17 +41,18 @@ const headerCacheStatus = "Cache-Status"
 
 // server is the HTTP side of a gateway.
 type server struct {
-	lookups *lookups
-	access  *access
-	admin   *admin
-	feed    *feed
-	pages   *web.Site
-	health  func() health
-	ready   func() error
-	metrics *metrics
-	now     func() time.Time
-	log     zerolog.Logger
-	refused zerolog.Logger // of requests that were no lookups; bounded, for anybody can make them
+	lookups   *lookups
+	histories *histories
+	access    *access
+	admin     *admin
+	feed      *feed
+	pages     *web.Site
+	health    func() health
+	ready     func() error
+	metrics   *metrics
+	now       func() time.Time
+	log       zerolog.Logger
+	refused   zerolog.Logger // of requests that were no lookups; bounded, for anybody can make them
 }
 
 // app makes the Fiber application with every route.
@@ -86,6 +87,7 @@ func (w *server) app(writeTimeout time.Duration) *fiber.App {
 	}
 	app.Get("/obtener-ruc/:ruc", w.record)
 	app.Get("/v1/ruc/:ruc", w.record)
+	app.Get("/v1/ruc/:ruc/historial", w.history)
 	app.Get("/v1/eventos", w.events)
 	app.Delete("/v1/ruc/:ruc", w.admin.authorize, w.admin.forget)
 	app.Post("/v1/cache/invalidar", w.admin.authorize, w.admin.forgetPattern)

@@ -36,7 +36,8 @@ import (
 // unseen are what the run below cannot bring about of the document, with the reason, by
 // how it begins in coverage.seen.
 var unseen = map[string]string{
-	"GET /v1/eventos 503": "it would take thousands of readers, or a request in the instant of the end; see TestFeed_Bounds",
+	"GET /v1/eventos 503":                        "it would take thousands of readers, or a request in the instant of the end; see TestFeed_Bounds",
+	"GET /v1/ruc/{ruc}/historial 503 overloaded": "it would take many at the same instant; see TestHistories_AtMostSoMany",
 }
 
 const (
@@ -744,6 +745,12 @@ func TestOpenAPI_Responses(t *testing.T) {
 		ask(http.MethodPut, path, page...)
 		ask(http.MethodGet, route, page...)
 	}
+	for _, name := range []ruc.Number{number, absent, third, ruc.FromPrefix("1099000001")} {
+		ask(http.MethodGet, "/v1/ruc/"+name.String()+"/historial", page...)
+		ask(http.MethodHead, "/v1/ruc/"+name.String()+"/historial", "X-API-Key", key["uno"])
+	}
+	ask(http.MethodGet, "/v1/ruc/7/historial", page...)
+	ask(http.MethodGet, historyPath, "Origin", app)
 	admin := func(header ...string) []string { return append(slices.Clone(authorized), header...) }
 	ask(http.MethodDelete, path, authorized...)
 	ask(http.MethodDelete, path+"?olvidar=quiz%C3%A1s", authorized...)
@@ -783,6 +790,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 	for range 2 {
 		limited.get("/v1/eventos?ruc=7", "Origin", app)
 	}
+	limited.get(historyPath, "Origin", app)
 
 	// Without anything.
 	bare := watched()
@@ -817,6 +825,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 	wg.Wait()
 
 	r.bus.Stop()
+	eventually(t, "the history cannot be read", func() bool { return r.get(historyPath, page...).StatusCode == http.StatusServiceUnavailable })
 	eventually(t, "the gateway is not ready", func() bool { return r.get("/readyz").StatusCode == http.StatusServiceUnavailable })
 	c.missing()
 }

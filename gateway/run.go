@@ -127,7 +127,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
 	front := &server{
-		lookups: look, access: door, ready: ready, feed: watchers, pages: pages,
+		lookups: look, histories: newHistories(deps.NATS, deps.Log), access: door, ready: ready, feed: watchers, pages: pages,
 		admin: &admin{
 			token: cfg.AdminToken, log: deps.Log,
 			invalidated: &invalidations{ctx: work, store: deps.Store, nc: deps.NATS, js: js, l1: memory},

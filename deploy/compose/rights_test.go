@@ -30,7 +30,9 @@ var natsRights = []struct {
 	// What decides what is in the cache.
 	{"pub ruc.resolved.20131312955", "scraper"},
 	{"pub ruc.failed.20131312955", "scraper"},
-	{"pub ruc.changed.20131312955", ""},
+	{"pub ruc.changed.20131312955", "cachewriter"},
+	{"pub ruc.changed", ""},
+	{"pub ruc.changed.a.b", ""},
 	{"pub ruc.resolved", ""}, // the stream alone says it
 	{"pub ruc.failed", ""},
 	{"pub ruc.resolved.a.b", ""},
@@ -95,7 +97,8 @@ var natsRights = []struct {
 	{"pub $JS.ACK.RUC_EVENTS.slots.1.1.1.1.0", ""},
 	{"pub $JS.API.DIRECT.GET.RUC_EVENTS.ruc.resolved.20131312955", "gateway scraper admin"},
 	{"pub $JS.API.DIRECT.GET.RUC_EVENTS.ruc.failed.20131312955", "scraper admin"},
-	{"pub $JS.API.DIRECT.GET.RUC_EVENTS", "admin"},
+	{"pub $JS.API.DIRECT.GET.RUC_EVENTS.ruc.changed.20131312955", "admin"},
+	{"pub $JS.API.DIRECT.GET.RUC_EVENTS", "gateway cachewriter admin"},
 	{"pub $JS.API.DIRECT.GET.RUC_DEAD", "admin"},
 
 	// Discovery, the system, other people's subjects.

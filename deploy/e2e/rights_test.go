@@ -71,6 +71,14 @@ func TestRights_EachIsUsed(t *testing.T) {
 	if err := store.Publish(wire.ResolvedSubject(fresh(9504)), []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
+	// An answer that says something else than the one before, and what was said so far.
+	if err := store.Publish(wire.ResolvedSubject(n), []byte(altered(body))); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("a client hears "+wire.SubjectChanged, readyWait, func() bool { return events(wire.SubjectChanged) })
+	if status, _, history := f.get("/v1/ruc/" + n.String() + "/historial"); status != http.StatusOK || strings.Count(history, `"desde":`) < 2 {
+		t.Errorf("the history: %d %s", status, history)
+	}
 	operator(t, f, admin)
 	for _, subject := range []string{wire.SubjectResolved, wire.SubjectFailed, wire.SubjectProgress} {
 		f.eventually("a client hears "+subject, readyWait, func() bool { return events(subject) })
@@ -84,6 +92,14 @@ func TestRights_EachIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.everyRightIsUsed(t)
+}
+
+// altered is an encoded answer with another name, and so another huella.
+func altered(body string) string {
+	const name, huella = `"razonSocial":"`, `"huella":"`
+	body = strings.Replace(body, name, name+"EX ", 1)
+	i := strings.Index(body, huella) + len(huella)
+	return body[:i] + strings.Repeat("0", ruc.HuellaLen) + body[i+ruc.HuellaLen:]
 }
 
 // hears subscribes to what a client may hear and tells whether there was something.

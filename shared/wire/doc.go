@@ -49,6 +49,26 @@
 // Everybody who may publish ruc.resolved.* writes the cache, so every consumer
 // checks an event before use (ParseEvent).
 //
+// # Changes
+//
+// When an answer says something else of the taxpayer than the one that the stream held
+// before it, a cachewriter stores ruc.changed.<ruc>, republished as ruc.changed: the two
+// whole answers and the fields in which they differ (Changed). The first answer of a
+// number is no change, nor is one that only its times, source and engine set apart;
+// failures between do not count. That a number is no longer found, or found again, is a
+// change of encontrado.
+//
+// There is one change for each such answer, however often that is delivered, and to
+// however many cachewriters. Its ce-id is changed:<ruc>:<sequence of the answer>, Ruc-Seq
+// that sequence. As the stream forgets ids after ten minutes, a change is stored on
+// condition that the newest one of the number is still the one that was looked at
+// (Nats-Expected-Last-Subject-Sequence), and that one lists in Ruc-Changes the answers of
+// the 32 before it. An answer is acknowledged after its change is stored. Two
+// cachewriters may store the changes of one number in another order than their answers
+// have; Ruc-Seq tells it.
+//
+// # Notices
+//
 // ruc.invalidated says that answers were deleted from the store (Invalidated). It is
 // not stored: who keeps copies drops them when he hears it, and drops everything when
 // he may have missed something.

@@ -45,17 +45,21 @@ func FailedEvent(n ruc.Number, j Job, p Problem, source string, at time.Time) *n
 func event(subject, ceType, contentType string, n ruc.Number, j Job, body []byte, source string, at time.Time) *nats.Msg {
 	m := nats.NewMsg(subject)
 	m.Data = body
-	id := j.EventID(n)
-	m.Header.Set(nats.MsgIdHdr, id)
 	m.Header.Set(HeaderJob, strconv.FormatUint(j.Seq, 10))
+	describe(m, j.EventID(n), ceType, contentType, "/rucflow/scraper/"+source, n, at)
+	return m
+}
+
+// describe sets the headers that every event has.
+func describe(m *nats.Msg, id, ceType, contentType, ceSource string, n ruc.Number, at time.Time) {
+	m.Header.Set(nats.MsgIdHdr, id)
 	m.Header.Set(headerCEVersion, "1.0")
 	m.Header.Set(headerCEID, id)
 	m.Header.Set(headerCEType, ceType)
-	m.Header.Set(headerCESource, "/rucflow/scraper/"+source)
+	m.Header.Set(headerCESource, ceSource)
 	m.Header.Set(headerCESubject, n.String())
 	m.Header.Set(headerCETime, at.UTC().Format(time.RFC3339Nano))
 	m.Header.Set(headerContentType, contentType)
-	return m
 }
 
 // Event is one stored event, as a subscriber, a consumer or a direct get sees it.

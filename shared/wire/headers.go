@@ -13,12 +13,16 @@ const (
 	HeaderWait  = "Ruc-Wait"  // milliseconds that the asker still waits
 	HeaderAfter = "Ruc-After" // newest event sequence that the front had seen
 	HeaderJob   = "Ruc-Job"   // stream sequence of the job that an event ends
-	HeaderSeq   = "Ruc-Seq"   // stream sequence of the event that a reply repeats
+	HeaderSeq   = "Ruc-Seq"   // stream sequence of the answer that a reply repeats, or that brought a change
 
 	HeaderCacheControl = "Cache-Control" // of a request on ruc.lookup, as over HTTP
 
 	HeaderErrorCode = "Nats-Service-Error-Code" // HTTP status
 	HeaderError     = "Nats-Service-Error"      // ruc.Code
+
+	// headerChanges of a change are the answers that brought the changes before it, the
+	// newest first; see listedChanges.
+	headerChanges = "Ruc-Changes"
 
 	headerDeadReason  = "Ruc-Dead-Reason"  // a DeadReason
 	headerDeadSubject = "Ruc-Dead-Subject" // where the message came from

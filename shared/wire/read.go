@@ -19,8 +19,6 @@ const (
 	// pageTimeout is how long the next message of a page may take.
 	pageTimeout = 10 * time.Second
 
-	statusEndOfBatch = "204"
-
 	headerLastSequence = "Nats-Last-Sequence"
 )
 
@@ -34,7 +32,7 @@ type AnswerPage struct {
 // f returns an error. It asks the stream directly and needs no right but
 // $JS.API.DIRECT.GET.RUC_EVENTS. Answers that are stored meanwhile may be among them.
 func ReadAnswers(ctx context.Context, nc *nats.Conn, since time.Time, f func(AnswerPage) error) error {
-	err := readStream(ctx, nc, StreamEvents, pageRequest{Subject: SubjectResolved + ".*", Since: &since}, func(messages []*nats.Msg) error {
+	err := readStream(ctx, nc, StreamEvents, directGet{NextFor: SubjectResolved + ".*", Since: &since}, func(messages []*nats.Msg) error {
 		var p AnswerPage
 		for _, m := range messages {
 			e, err := ParseEvent(m)
@@ -56,7 +54,7 @@ func ReadAnswers(ctx context.Context, nc *nats.Conn, since time.Time, f func(Ans
 // error. bad is why a message is no dead letter; of l then only Subject and Body are known,
 // which are the message's own. It needs no right but $JS.API.DIRECT.GET.RUC_DEAD.
 func ReadLetters(ctx context.Context, nc *nats.Conn, f func(at Place, l Letter, bad error) error) error {
-	err := readStream(ctx, nc, StreamDead, pageRequest{Subject: DeadSubject("*"), Seq: 1}, func(messages []*nats.Msg) error {
+	err := readStream(ctx, nc, StreamDead, directGet{NextFor: DeadSubject("*"), Seq: 1}, func(messages []*nats.Msg) error {
 		for _, m := range messages {
 			at := PlaceOf(m)
 			m.Subject = m.Header.Get(headerSubject)
@@ -92,17 +90,8 @@ func PlaceOf(m *nats.Msg) Place {
 	return Place{Seq: Sequence(m.Header.Get, headerSequence), Stored: stored}
 }
 
-// pageRequest is a batched direct get (ADR-31 of nats-architecture-and-design; server 2.11).
-type pageRequest struct {
-	Subject string     `json:"next_by_subj"`
-	Seq     uint64     `json:"seq,omitempty"`        // where to begin, or
-	Since   *time.Time `json:"start_time,omitempty"` // when
-	Batch   int        `json:"batch"`
-	Bytes   int        `json:"max_bytes"`
-}
-
 // readStream calls f with page after page of a stream that allows direct gets.
-func readStream(ctx context.Context, nc *nats.Conn, stream string, req pageRequest, f func([]*nats.Msg) error) error {
+func readStream(ctx context.Context, nc *nats.Conn, stream string, req directGet, f func([]*nats.Msg) error) error {
 	req.Batch, req.Bytes = pageMessages, pageBytes
 	inbox := nc.NewInbox()
 	replies, err := nc.SubscribeSync(inbox)
@@ -115,7 +104,7 @@ func readStream(ctx context.Context, nc *nats.Conn, stream string, req pageReque
 		if err != nil {
 			return err
 		}
-		if err := nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, ask); err != nil {
+		if err := nc.PublishRequest(directGetPrefix+stream, inbox, ask); err != nil {
 			return err
 		}
 		page, last, err := readPage(ctx, replies)
@@ -150,7 +139,7 @@ func readPage(ctx context.Context, replies *nats.Subscription) (page []*nats.Msg
 		switch status := m.Header.Get(headerStatus); status {
 		case "":
 			page, last = append(page, m), Sequence(m.Header.Get, headerSequence)
-		case statusEndOfBatch:
+		case statusEnd:
 			// Everything came over one connection; that something is missing would be told
 			// by nothing else.
 			if said := m.Header.Get(headerLastSequence); said != strconv.FormatUint(last, 10) {
@@ -160,7 +149,7 @@ func readPage(ctx context.Context, replies *nats.Subscription) (page []*nats.Msg
 		case statusNoMessage:
 			return nil, 0, nil
 		default:
-			return nil, 0, fmt.Errorf("status %s %s", status, m.Header.Get("Description"))
+			return nil, 0, fmt.Errorf("status %s %s", status, m.Header.Get(headerDescription))
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
-func server(t *testing.T) (*nats.Conn, jetstream.JetStream) {
+func server(t testing.TB) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
 	s, err := embedded.Start(t.Context(), embedded.Config{StoreDir: t.TempDir()})
 	if err != nil {

@@ -54,6 +54,9 @@ func ResolvedSubject(n ruc.Number) string { return SubjectResolved + "." + n.Str
 // FailedSubject is the subject under which n's failed visits are stored.
 func FailedSubject(n ruc.Number) string { return SubjectFailed + "." + n.String() }
 
+// ChangedSubject is the subject under which n's changes are stored.
+func ChangedSubject(n ruc.Number) string { return SubjectChanged + "." + n.String() }
+
 // eventSubjects are the subjects of everything stored about n in RUC_EVENTS.
 func eventSubjects(n ruc.Number) string { return "ruc.*." + n.String() }
 
