@@ -23,7 +23,7 @@ import (
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
-var full = flag.Bool("full", false, "the long form of the test of changes: 1,000 changes and 10,000 unchanged refreshes")
+var full = flag.Bool("full", false, "the long forms: 1,000 changes and 10,000 unchanged refreshes; 20,000 events with redeliveries")
 
 // changes returns every stored change, oldest first.
 func (r *rig) changes() (all []wire.ChangedNotice) {
