@@ -53,6 +53,7 @@ type feed struct {
 
 // underway is the last that was heard of a job.
 type underway struct {
+	wire.Progress
 	frame []byte
 	at    time.Time
 }
@@ -98,6 +99,9 @@ func (f *feed) progress(p wire.Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
+	if last, ok := f.under[p.RUC]; ok && now.Sub(last.at) <= progressAge && !p.After(last.Progress) {
+		return
+	}
 	if len(f.under) >= maxProgress {
 		for n, u := range f.under {
 			if now.Sub(u.at) > progressAge {
@@ -107,7 +111,7 @@ func (f *feed) progress(p wire.Progress) {
 	}
 	b := frame(eventProgress, 0, p.Encode())
 	if len(f.under) < maxProgress {
-		f.under[p.RUC] = underway{b, now}
+		f.under[p.RUC] = underway{p, b, now}
 	}
 	f.tell(p.RUC, b)
 }

@@ -48,7 +48,7 @@ func TestFeed_Bounds(t *testing.T) {
 		t.Errorf("one reader more: %v", err)
 	}
 	at := func(i int) wire.Progress {
-		return wire.Progress{RUC: ruc.FromPrefix(fmt.Sprintf("20%08d", i)), Stage: wire.StageQueued, Position: 1}
+		return wire.Progress{RUC: ruc.FromPrefix(fmt.Sprintf("20%08d", i)), Job: 7, Stage: wire.StageQueued, Position: 1}
 	}
 	for i := range 2 * maxProgress {
 		f.progress(at(i))

@@ -97,16 +97,17 @@ func (r *rig) progress(p wire.Progress) {
 
 func TestFeed_ProgressAndOutcomeOfTheNumbersAskedFor(t *testing.T) {
 	r := start(t)
-	queued := wire.Progress{RUC: number, Stage: wire.StageQueued, Position: 2}
-	visiting := wire.Progress{RUC: number, Stage: wire.StageVisiting, Attempt: 1, Attempts: 3}
+	queued := wire.Progress{RUC: number, Job: 7, Stage: wire.StageQueued, Position: 2}
+	visiting := wire.Progress{RUC: number, Job: 7, Stage: wire.StageVisiting, Attempt: 1, Attempts: 3}
 
 	one, both := r.watch(number), r.watch(number, second)
 	r.progress(queued)
 	for _, s := range []*sse{one, both} {
 		s.expect(event{kind: "progress", data: string(queued.Encode())})
 	}
-	r.progress(wire.Progress{RUC: third, Stage: wire.StageQueued, Position: 1}) // nobody's
+	r.progress(wire.Progress{RUC: third, Job: 8, Stage: wire.StageQueued, Position: 1}) // nobody's
 	r.progress(visiting)
+	r.progress(queued) // of a front that has not seen it taken
 	for _, s := range []*sse{one, both} {
 		s.expect(event{kind: "progress", data: string(visiting.Encode())})
 	}
@@ -163,10 +164,10 @@ func TestFeed_RefusesWhatItCannotFollow(t *testing.T) {
 	}
 	// What is no progress harms nobody.
 	s := r.watch(number)
-	if err := r.nc.Publish("ruc.progress."+number.String(), []byte(`{"ruc":"20100055237","stage":"queued","position":1}`)); err != nil {
+	if err := r.nc.Publish("ruc.progress."+number.String(), []byte(`{"ruc":"20100055237","job":7,"stage":"queued","position":1}`)); err != nil {
 		t.Fatal(err)
 	}
-	p := wire.Progress{RUC: number, Stage: wire.StageQueued, Position: 1}
+	p := wire.Progress{RUC: number, Job: 7, Stage: wire.StageQueued, Position: 1}
 	r.progress(p)
 	s.expect(event{kind: "progress", data: string(p.Encode())})
 }

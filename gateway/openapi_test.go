@@ -598,8 +598,8 @@ func (c *coverage) send(r *rig, method, path, request string) {
 func (c *coverage) follow(r *rig, header ...string) {
 	c.t.Helper()
 	s := r.watchWith([]ruc.Number{number}, header...)
-	r.progress(wire.Progress{RUC: number, Stage: wire.StageQueued, Position: 2})
-	r.progress(wire.Progress{RUC: number, Stage: wire.StageVisiting, Attempt: 1, Attempts: 3})
+	r.progress(wire.Progress{RUC: number, Job: 7, Stage: wire.StageQueued, Position: 2})
+	r.progress(wire.Progress{RUC: number, Job: 7, Stage: wire.StageVisiting, Attempt: 1, Attempts: 3})
 	for range 2 {
 		c.checkEvent(s.next())
 	}

@@ -419,7 +419,7 @@ func (f *front) announce(ctx context.Context, n ruc.Number, job uint64) {
 	if !known {
 		return // a slot has it, and says so
 	}
-	p := wire.Progress{RUC: n, Stage: wire.StageQueued, Position: place}
+	p := wire.Progress{RUC: n, Job: job, Stage: wire.StageQueued, Position: place}
 	if err := f.nc.PublishMsg(p.Message()); err != nil {
 		f.log.Debug().Err(err).Msg("progress could not be told")
 	}

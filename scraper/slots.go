@@ -306,7 +306,7 @@ func (s *slots) visit(ctx context.Context, log zerolog.Logger, j job, leave *pas
 
 // announce says that an attempt begins, for whoever watches.
 func (s *slots) announce(j job, attempt int) {
-	p := wire.Progress{RUC: j.ruc, Stage: wire.StageVisiting, Attempt: attempt, Attempts: s.cfg.Attempts}
+	p := wire.Progress{RUC: j.ruc, Job: j.Seq, Stage: wire.StageVisiting, Attempt: attempt, Attempts: s.cfg.Attempts}
 	if err := s.nc.PublishMsg(p.Message()); err != nil {
 		s.log.Debug().Err(err).Msg("progress could not be told")
 	}

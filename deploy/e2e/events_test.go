@@ -146,6 +146,19 @@ func TestSeries_EventsSurvive(t *testing.T) {
 	}
 }
 
+// stored counts the messages below a subject, and the subjects.
+func stored(t *testing.T, s jetstream.Stream, subject string) (messages, subjects int) {
+	t.Helper()
+	info, err := s.Info(t.Context(), jetstream.WithSubjectFilter(subject+".*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, count := range info.State.Subjects {
+		messages += int(count)
+	}
+	return messages, len(info.State.Subjects)
+}
+
 // setAckWait changes after how long the server gives an event out again.
 func (f *fleet) setAckWait(js jetstream.JetStream, to time.Duration) {
 	f.t.Helper()
@@ -214,8 +227,13 @@ func (f *fleet) storedOnce(js jetstream.JetStream, sequences []uint64, id func(i
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if state := s.CachedInfo().State; state.Msgs != uint64(len(sequences)) || state.NumDeleted != 0 {
-		f.t.Errorf("the stream holds %d events, %d gaps; %d were acknowledged", state.Msgs, state.NumDeleted, len(sequences))
+	answers, numbers := stored(f.t, s, wire.SubjectResolved)
+	if gaps := s.CachedInfo().State.NumDeleted; answers != len(sequences) || gaps != 0 {
+		f.t.Errorf("the stream holds %d answers, %d gaps; %d were acknowledged", answers, gaps, len(sequences))
+	}
+	// Each answer but the first of a number says something else than the one before.
+	if changes, _ := stored(f.t, s, wire.SubjectChanged); changes != answers-numbers {
+		f.t.Errorf("the stream holds %d changes of %d answers of %d numbers", changes, answers, numbers)
 	}
 	// The operator may read what is stored.
 	admin, err := jetstream.New(f.connectAs("admin"))

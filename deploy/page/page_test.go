@@ -356,15 +356,15 @@ func (v *visitor) accessible() {
 	}
 }
 
-// picture keeps a screenshot of the whole page.
+// picture keeps a screenshot of the whole page, where there is a folder for it.
 func (v *visitor) picture(name string) {
 	v.t.Helper()
+	if *screenshots == "" {
+		return
+	}
 	png, err := chromedp.Run(v.ctx, chromedp.FullScreenshot(100))
 	if err != nil || len(png) < 5_000 {
 		v.t.Errorf("%s: %d bytes, %v", name, len(png), err)
-	}
-	if *screenshots == "" {
-		return
 	}
 	if err := os.WriteFile(filepath.Join(*screenshots, name+".png"), png, 0o644); err != nil {
 		v.t.Error(err)
@@ -414,7 +414,7 @@ func TestPage_LooksRight(t *testing.T) {
 		t.Fatalf("SUNAT refuses: %d", status)
 	}
 	chrome := startBrowser(t)
-	shots := 0
+	seen := 0
 	for _, width := range []int64{390, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
 			slow := fresh(int(width) + len(scheme))
@@ -449,15 +449,15 @@ func TestPage_LooksRight(t *testing.T) {
 					v.until(state.until)
 					v.fits()
 					v.picture(name)
-					shots++
+					seen++
 					v.accessible()
 					v.blameless()
 				})
 			}
 		}
 	}
-	if shots != 32 && !t.Failed() {
-		t.Errorf("%d screenshots", shots)
+	if seen != 32 && !t.Failed() {
+		t.Errorf("%d pictures", seen)
 	}
 }
 
@@ -605,23 +605,23 @@ func TestPage_LogicInABrowser(t *testing.T) {
 func TestDocs_LooksRight(t *testing.T) {
 	s := start(t)
 	chrome := startBrowser(t)
-	for _, width := range []int64{390, 1280} {
-		for _, scheme := range []string{"light", "dark"} {
-			for _, lang := range []string{"es", "en"} {
-				name := fmt.Sprintf("docs-%s-%d-%s", lang, width, scheme)
-				t.Run(name, func(t *testing.T) {
-					v := s.on(t).visit(chrome, width, scheme)
-					v.goTo("/docs?lang=" + lang)
-					if text := v.text("body"); !strings.Contains(text, "/v1/ruc/{ruc}") || !strings.Contains(text, "actividadesEconomicas") {
-						t.Errorf("not the documentation: %.200s", text)
-					}
-					v.fits()
-					v.accessible()
-					v.picture(name)
-					v.blameless()
-				})
+	for _, look := range []struct {
+		lang   string
+		width  int64
+		scheme string
+	}{{"es", 390, "light"}, {"es", 1280, "dark"}, {"en", 390, "dark"}, {"en", 1280, "light"}} {
+		name := fmt.Sprintf("docs-%s-%d-%s", look.lang, look.width, look.scheme)
+		t.Run(name, func(t *testing.T) {
+			v := s.on(t).visit(chrome, look.width, look.scheme)
+			v.goTo("/docs?lang=" + look.lang)
+			if text := v.text("body"); !strings.Contains(text, "/v1/ruc/{ruc}") || !strings.Contains(text, "actividadesEconomicas") {
+				t.Errorf("not the documentation: %.200s", text)
 			}
-		}
+			v.fits()
+			v.accessible()
+			v.picture(name)
+			v.blameless()
+		})
 	}
 }
 
