@@ -39,12 +39,14 @@ $(BINARIES):
 	@CGO_ENABLED=0 go build -trimpath -o $@ $(PACKAGE)
 
 # Everything is compiled before the first test runs: tests with deadlines of a second
-# failed beside a compiler. The longest package begins first.
+# failed beside a compiler. The longest package begins first; tests wait more than they
+# compute, so that on two cores three packages run at a time.
+LANES = $(shell n=$$(nproc); echo $$((n > 3 ? n : 3)))
 .PHONY: test
 test: need-chromium need-redis need-curl lint standalone build ## everything CI checks: lint, builds, all tests with the race detector
 	@go vet work
 	@go test -race -exec true work >/dev/null
-	@go test -race -shuffle=on -timeout 9m ./deploy/e2e work
+	@go test -race -shuffle=on -timeout 9m -p $(LANES) ./deploy/e2e work
 	@go test -run Generated ./scraper/sunat
 	@test -n "$${SUNAT_PAGES_DIR:-}" || echo 'SUNAT_PAGES_DIR is not set: the saved pages were not tested.'
 

@@ -254,15 +254,19 @@ func (v *visitor) text(selector string) string {
 	return eval[string](v, fmt.Sprintf("document.querySelector(%q)?.innerText ?? ''", selector))
 }
 
-// until waits for a condition in the page.
+// until waits for a condition in the page. While one page gives way to another there may be
+// nothing to ask, or no element that the condition names.
 func (v *visitor) until(condition string) {
 	v.t.Helper()
-	deadline := time.Now().Add(patience)
-	for !eval[bool](v, "Boolean(document.documentElement && ("+condition+"))") {
-		if time.Now().After(deadline) {
-			v.t.Fatalf("in vain: %s\nthe page says:\n%s", condition, v.text("body"))
+	probe := chromedp.Evaluate[bool]("(() => { try { return Boolean(" + condition + "); } catch { return false; } })()")
+	for deadline := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
+		yes, err := chromedp.Run(v.ctx, probe)
+		if err == nil && yes {
+			return
 		}
-		<-time.After(20 * time.Millisecond)
+		if time.Now().After(deadline) {
+			v.t.Fatalf("in vain: %s (%v)\nthe page says:\n%s", condition, err, v.text("body"))
+		}
 	}
 }
 
