@@ -61,7 +61,7 @@ type underway struct {
 // reader is one open stream of events.
 type reader struct {
 	numbers []ruc.Number
-	frames  chan []byte   // nothing is sent to it under no lock
+	frames  chan []byte   // sent to with the feed's lock held, and never waited for
 	over    chan struct{} // closed when it is to end: too slow, or the process stops
 	ended   bool          // over is closed
 }
