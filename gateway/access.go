@@ -309,7 +309,7 @@ func (a *access) crossOrigin() fiber.Handler {
 		AllowMethods:     "GET,HEAD",
 		AllowHeaders: strings.Join([]string{
 			fiber.HeaderAuthorization, headerAPIKey, fiber.HeaderContentType, fiber.HeaderCacheControl,
-			fiber.HeaderIfNoneMatch, wire.HeaderRequestID, wire.HeaderTraceparent,
+			fiber.HeaderIfNoneMatch, headerLastEvent, wire.HeaderRequestID, wire.HeaderTraceparent,
 		}, ","),
 		ExposeHeaders: strings.Join([]string{
 			fiber.HeaderETag, fiber.HeaderAge, headerCacheStatus, fiber.HeaderLastModified, fiber.HeaderRetryAfter,

@@ -16,6 +16,7 @@ type follower struct {
 	l1      *l1
 	resolve *resolver
 	feed    *feed
+	tail    *tail
 	metrics *metrics
 	log     zerolog.Logger
 }
@@ -31,6 +32,7 @@ func (f *follower) listen(nc *nats.Conn) (stop func(), err error) {
 	for subject, handle := range map[string]nats.MsgHandler{
 		wire.SubjectResolved:    f.onResolved,
 		wire.SubjectFailed:      f.onFailed,
+		wire.SubjectChanged:     f.onChanged,
 		wire.SubjectInvalidated: f.onInvalidated,
 		wire.SubjectProgress:    f.onProgress,
 	} {
@@ -76,7 +78,7 @@ func (f *follower) onResolved(m *nats.Msg) {
 		return
 	}
 	f.l1.put(e.RUC, h)
-	f.feed.resolved(e.RUC, e.Seq, h.body)
+	f.tail.hear(stored{eventResolved, e.RUC, e.Seq, e.Stored, h.body})
 	// An event that comes late says nothing to a flight begun since it went stale.
 	if fresh, ok := f.resolve.memory(e.RUC); ok {
 		f.resolve.answered(e.RUC, fresh)
@@ -94,9 +96,21 @@ func (f *follower) onFailed(m *nats.Msg) {
 		f.log.Warn().Err(err).Str("ruc", e.RUC.Masked()).Msg("an event could not be read")
 		return
 	}
-	f.feed.failed(e.RUC, e.Seq, e.Body)
+	f.tail.hear(stored{eventFailed, e.RUC, e.Seq, e.Stored, e.Body})
 	f.resolve.failed(e.RUC, p.Err())
 }
 
+func (f *follower) onChanged(m *nats.Msg) {
+	e, err := parseStored(m)
+	if err != nil {
+		f.log.Warn().Err(err).Msg("an event could not be read")
+		return
+	}
+	f.tail.hear(e)
+}
+
 // gap follows a loss of messages: what is held may have been overtaken unheard.
-func (f *follower) gap() { f.l1.clear() }
+func (f *follower) gap() {
+	f.l1.clear()
+	f.tail.gap()
+}

@@ -1,25 +1,11 @@
 package gateway
 
 import (
-	"bufio"
-	"bytes"
-	"fmt"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/gofiber/fiber/v2"
-
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
-)
-
-// The types of Server-Sent Events on /v1/eventos.
-const (
-	eventProgress = "progress" // a wire.Progress
-	eventResolved = "resolved" // the record, or the problem that says not found
-	eventFailed   = "failed"   // the problem
 )
 
 const (
@@ -27,9 +13,10 @@ const (
 	// numbers of one of them.
 	maxReaders, maxWatched = 4096, 20
 	// readerBuffer is what a reader may leave unread before it is dropped.
-	readerBuffer = 64
-	// heartbeat keeps proxies from closing a quiet stream, and finds readers that have gone.
-	heartbeat = 15 * time.Second
+	readerBuffer = 128
+	// locateTimeout is how long a reader waits for a gateway that has just started to know
+	// where the stream ends.
+	locateTimeout = time.Second
 	// progressAge is how long what was last heard of a job may be told to new readers.
 	// Fronts repeat a place in the queue, slots do not repeat an attempt.
 	progressAge = 2 * time.Minute
@@ -37,18 +24,22 @@ const (
 	maxProgress = 1024
 )
 
-// feed hands what is heard of numbers to those who watch them. It is safe for concurrent
-// use.
+// feed hands what is heard of numbers to those who watch them: stored events in their
+// order, as a tail gives them, and progress. It is safe for concurrent use.
 type feed struct {
-	now       func() time.Time
-	heartbeat time.Duration
+	now     func() time.Time
+	metrics *metrics
 
-	mu      sync.Mutex
-	readers map[ruc.Number]map[*reader]struct{}
-	count   int
-	under   map[ruc.Number]underway
-	closed  bool
-	wg      sync.WaitGroup // readers being written to
+	mu       sync.Mutex
+	readers  map[ruc.Number]map[*reader]struct{} // those that watch a number
+	all      map[*reader]struct{}                // those that watch every number
+	count    int                                 // of those that have entered
+	under    map[ruc.Number]underway
+	position uint64        // sequence of the newest event handed out
+	located  chan struct{} // closed when it is known
+	closed   bool
+	over     chan struct{}  // closed with it
+	wg       sync.WaitGroup // readers that have entered
 }
 
 // underway is the last that was heard of a job.
@@ -58,40 +49,89 @@ type underway struct {
 	at    time.Time
 }
 
+// stored is one event of the stream.
+type stored struct {
+	kind eventKind
+	ruc  ruc.Number
+	seq  uint64
+	at   time.Time // when it was stored
+	body []byte
+}
+
+// interest is what a reader wants to hear.
+type interest struct {
+	numbers []ruc.Number // nil = all
+	kinds   kindSet
+}
+
+func (i interest) in(e stored) bool {
+	if !i.kinds.has(e.kind) {
+		return false
+	}
+	for _, n := range i.numbers {
+		if n == e.ruc {
+			return true
+		}
+	}
+	return i.numbers == nil
+}
+
 // reader is one open stream of events.
 type reader struct {
-	numbers []ruc.Number
+	interest
+	after   uint64        // what it has, or does not want
 	frames  chan []byte   // sent to with the feed's lock held, and never waited for
-	over    chan struct{} // closed when it is to end: too slow, or the process stops
-	ended   bool          // over is closed
+	dropped chan struct{} // closed when it was too slow
+	slow    bool          // dropped is closed
 }
 
-func newFeed(now func() time.Time) *feed {
-	return &feed{now: now, heartbeat: heartbeat, readers: map[ruc.Number]map[*reader]struct{}{}, under: map[ruc.Number]underway{}}
-}
-
-// frame is one event in the form of https://html.spec.whatwg.org/#event-stream-interpretation;
-// an id of 0 is none.
-func frame(kind string, id uint64, data []byte) []byte {
-	b := append([]byte("event: "), kind...)
-	if id > 0 {
-		b = strconv.AppendUint(append(b, "\nid: "...), id, 10)
+func newFeed(now func() time.Time, m *metrics) *feed {
+	return &feed{
+		now: now, metrics: m, readers: map[ruc.Number]map[*reader]struct{}{}, all: map[*reader]struct{}{},
+		under: map[ruc.Number]underway{}, located: make(chan struct{}), over: make(chan struct{}),
 	}
-	for line := range bytes.FieldsFuncSeq(data, func(r rune) bool { return r == '\n' || r == '\r' }) {
-		b = append(append(b, "\ndata: "...), line...)
-	}
-	return append(b, "\n\n"...)
 }
 
-func (f *feed) resolved(n ruc.Number, seq uint64, body []byte) { f.ended(n, eventResolved, seq, body) }
-func (f *feed) failed(n ruc.Number, seq uint64, body []byte)   { f.ended(n, eventFailed, seq, body) }
-
-func (f *feed) ended(n ruc.Number, kind string, seq uint64, body []byte) {
+// stored hands out the event that follows the last one.
+func (f *feed) stored(e stored) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.under, n)
-	if len(f.readers[n]) > 0 {
-		f.tell(n, frame(kind, seq, body))
+	f.locate(e.seq)
+	if e.kind != eventChanged {
+		delete(f.under, e.ruc)
+	}
+	if len(f.readers[e.ruc])+len(f.all) > 0 {
+		f.tell(e, frame(e.kind, e.seq, e.body))
+	}
+}
+
+// skipTo moves on to a position without handing anything out, unless somebody would miss
+// it.
+func (f *feed) skipTo(position uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.count > 0 && f.known() {
+		return false
+	}
+	f.locate(position)
+	return true
+}
+
+// locate sets the position. The lock is held.
+func (f *feed) locate(position uint64) {
+	f.position = position
+	if !f.known() {
+		close(f.located)
+	}
+}
+
+// known reports whether the position is.
+func (f *feed) known() bool {
+	select {
+	case <-f.located:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -113,31 +153,30 @@ func (f *feed) progress(p wire.Progress) {
 	if len(f.under) < maxProgress {
 		f.under[p.RUC] = underway{p, b, now}
 	}
-	f.tell(p.RUC, b)
+	f.tell(stored{kind: eventProgress, ruc: p.RUC}, b)
 }
 
-// tell gives a frame to who watches n. The lock is held.
-func (f *feed) tell(n ruc.Number, b []byte) {
-	for r := range f.readers[n] {
-		select {
-		case r.frames <- b:
-		default:
-			r.end()
+// tell gives the frame of e to who watches its number. The lock is held.
+func (f *feed) tell(e stored, b []byte) {
+	for _, watching := range [...]map[*reader]struct{}{f.readers[e.ruc], f.all} {
+		for r := range watching {
+			if !r.kinds.has(e.kind) || e.seq > 0 && e.seq <= r.after || r.slow {
+				continue
+			}
+			select {
+			case r.frames <- b:
+			default:
+				r.slow = true
+				f.metrics.slowReaders.Inc()
+				close(r.dropped)
+			}
 		}
 	}
 }
 
-// end has the reader's stream ended. The feed's lock is held.
-func (r *reader) end() {
-	if !r.ended {
-		r.ended = true
-		close(r.over)
-	}
-}
-
-// join begins a stream of what is heard of the numbers. leave ends it.
+// enter takes a place among the readers; leave gives it back.
 // Errors: ruc.Overloaded, ruc.Unavailable.
-func (f *feed) join(numbers []ruc.Number) (r *reader, leave func(), err error) {
+func (f *feed) enter(i interest) (r *reader, leave func(), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -146,26 +185,85 @@ func (f *feed) join(numbers []ruc.Number) (r *reader, leave func(), err error) {
 	case f.count >= maxReaders:
 		return nil, nil, &ruc.Error{Code: ruc.Overloaded, RetryAfter: pendingRetryAfter}
 	}
-	r = &reader{numbers: numbers, frames: make(chan []byte, readerBuffer), over: make(chan struct{})}
 	f.count++
 	f.wg.Add(1)
+	r = &reader{interest: i, frames: make(chan []byte, readerBuffer), dropped: make(chan struct{})}
+	return r, sync.OnceFunc(func() { f.leave(r) }), nil
+}
+
+// attach has the reader told what comes, and first how far the jobs of its numbers are. It
+// does not where the reader would miss what was handed out after the event after.
+func (f *feed) attach(r *reader, after uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.known() || f.position > after {
+		return false
+	}
+	f.begin(r, after)
+	return true
+}
+
+// attachNow has the reader told what comes from now on. position is the newest event
+// before that, 0 where it is not known: without NATS, there is none to wait for.
+func (f *feed) attachNow(r *reader) (position uint64) {
+	select {
+	case <-f.located:
+	case <-time.After(locateTimeout):
+	case <-f.over:
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.begin(r, f.position)
+	return f.position
+}
+
+// begin has the reader told what comes. The lock is held.
+func (f *feed) begin(r *reader, after uint64) {
+	r.after = after
+	if r.numbers == nil {
+		f.all[r] = struct{}{}
+	}
 	now := f.now()
-	for _, n := range numbers {
+	for _, n := range r.numbers {
 		if f.readers[n] == nil {
 			f.readers[n] = map[*reader]struct{}{}
 		}
 		f.readers[n][r] = struct{}{}
-		if u, ok := f.under[n]; ok && now.Sub(u.at) <= progressAge {
+		if u, ok := f.under[n]; ok && now.Sub(u.at) <= progressAge && r.kinds.has(eventProgress) {
 			r.frames <- u.frame // there is room: fewer numbers than readerBuffer
 		}
 	}
-	return r, sync.OnceFunc(func() { f.leave(r) }), nil
+}
+
+// caughtUp is the newest event that was handed out, where the reader has none of them
+// before it; else 0.
+func (f *feed) caughtUp(r *reader) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(r.frames) > 0 {
+		return 0
+	}
+	return max(f.position, r.after)
+}
+
+// newest is the newest event that was handed out; not ok while that is not known.
+func (f *feed) newest() (position uint64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.position, f.known()
+}
+
+func (f *feed) open() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
 }
 
 func (f *feed) leave(r *reader) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.count--
+	delete(f.all, r)
 	for _, n := range r.numbers {
 		delete(f.readers[n], r)
 		if len(f.readers[n]) == 0 {
@@ -179,97 +277,7 @@ func (f *feed) leave(r *reader) {
 func (f *feed) close() {
 	f.mu.Lock()
 	f.closed = true
-	for _, readers := range f.readers {
-		for r := range readers {
-			r.end()
-		}
-	}
+	close(f.over)
 	f.mu.Unlock()
 	f.wg.Wait()
-}
-
-// write sends the reader's frames until it ends or the client has gone. Each may take
-// writeMargin: the deadline that the server set for the whole response is not for streams.
-func (f *feed) write(r *reader, conn net.Conn, w *bufio.Writer) {
-	if conn.SetWriteDeadline(time.Time{}) != nil {
-		return
-	}
-	send := func(b []byte) bool {
-		late := time.AfterFunc(writeMargin, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) }) // ends a write at once
-		defer late.Stop()
-		_, err := w.Write(b)
-		return err == nil && w.Flush() == nil
-	}
-	// At once, so that the client knows that nothing will be missed from here on.
-	if !send([]byte("retry: 2000\n\n")) {
-		return
-	}
-	tick := time.NewTicker(f.heartbeat)
-	defer tick.Stop()
-	for {
-		var b []byte
-		select {
-		case b = <-r.frames:
-		case <-tick.C:
-			b = []byte(":\n\n")
-		case <-r.over:
-			return
-		}
-		if !send(b) {
-			return
-		}
-	}
-}
-
-// events answers GET /v1/eventos?ruc=…: what is heard of these numbers from now on.
-func (w *server) events(c *fiber.Ctx) error {
-	who, err := w.access.enter(c)
-	defer who.tell(c, w.now)
-	if err != nil {
-		return err
-	}
-	if w.access.foreign(c) {
-		w.metrics.refuse(refusedSite)
-		return &ruc.Error{Code: ruc.Forbidden, Detail: "Una página de otro sitio no puede seguir los eventos. El administrador puede permitir el sitio en CORS_ORIGINS."}
-	}
-	numbers, err := watched(c)
-	if err != nil {
-		return err
-	}
-	r, leave, err := w.feed.join(numbers)
-	if err != nil {
-		return err
-	}
-	if c.Get(wire.HeaderRequestID) != "" {
-		requestID(c)
-	}
-	c.Set(fiber.HeaderContentType, "text/event-stream")
-	c.Set(fiber.HeaderCacheControl, "no-store")
-	c.Set("X-Accel-Buffering", "no") // of nginx, which would hold events back
-	if c.Method() == fiber.MethodHead {
-		leave()
-		return nil
-	}
-	conn := c.Context().Conn()
-	c.Context().SetBodyStreamWriter(func(b *bufio.Writer) {
-		defer leave()
-		w.feed.write(r, conn, b)
-	})
-	return nil
-}
-
-// watched reads the numbers that the query names.
-func watched(c *fiber.Ctx) (numbers []ruc.Number, err error) {
-	given := c.Context().QueryArgs().PeekMulti("ruc")
-	if len(given) == 0 || len(given) > maxWatched {
-		return nil, &ruc.Error{Code: ruc.BadBody, Detail: fmt.Sprintf("Indique de 1 a %d números: /v1/eventos?ruc=20131312955&ruc=…", maxWatched)}
-	}
-	for _, text := range given {
-		n, err := ruc.Parse(string(text))
-		if err != nil {
-			return nil, err
-		}
-		numbers = append(numbers, n)
-	}
-	return numbers, nil
 }

@@ -8,29 +8,48 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
 var watchedNumber = ruc.MustParse("20131312955")
 
-func TestFeed_DropsAReaderThatDoesNotRead(t *testing.T) {
-	f := newFeed(time.Now)
-	r, leave, err := f.join([]ruc.Number{watchedNumber})
+func testFeed(t *testing.T, now func() time.Time) *feed {
+	t.Helper()
+	m, err := newMetrics(prometheus.NewRegistry(), "memory")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newFeed(now, m)
+}
+
+func enter(t *testing.T, f *feed, i interest) (r *reader, leave func()) {
+	t.Helper()
+	r, leave, err := f.enter(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, leave
+}
+
+func TestFeed_DropsAReaderThatDoesNotRead(t *testing.T) {
+	f := testFeed(t, time.Now)
+	r, leave := enter(t, f, interest{numbers: []ruc.Number{watchedNumber}})
 	defer leave()
+	f.skipTo(0)
+	f.attachNow(r)
 	for i := range readerBuffer + 1 {
 		select {
-		case <-r.over:
+		case <-r.dropped:
 			t.Fatalf("dropped after %d events", i)
 		default:
 		}
-		f.resolved(watchedNumber, 1, []byte("{}"))
+		f.stored(stored{eventResolved, watchedNumber, uint64(i + 1), time.Now(), []byte("{}")})
 	}
 	select {
-	case <-r.over:
+	case <-r.dropped:
 	default:
 		t.Error("not dropped")
 	}
@@ -38,13 +57,13 @@ func TestFeed_DropsAReaderThatDoesNotRead(t *testing.T) {
 
 func TestFeed_Bounds(t *testing.T) {
 	now := time.Now()
-	f := newFeed(func() time.Time { return now })
+	f := testFeed(t, func() time.Time { return now })
 	for range maxReaders {
-		if _, _, err := f.join([]ruc.Number{watchedNumber}); err != nil {
+		if _, _, err := f.enter(interest{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := f.join([]ruc.Number{watchedNumber}); ruc.CodeOf(err) != ruc.Overloaded {
+	if _, _, err := f.enter(interest{}); ruc.CodeOf(err) != ruc.Overloaded {
 		t.Errorf("one reader more: %v", err)
 	}
 	at := func(i int) wire.Progress {
@@ -65,30 +84,29 @@ func TestFeed_Bounds(t *testing.T) {
 
 // A quiet stream says something now and then, by which a reader that has gone is found.
 func TestFeed_Heartbeat(t *testing.T) {
-	f := newFeed(time.Now)
-	f.heartbeat = time.Millisecond
-	r, leave, err := f.join([]ruc.Number{watchedNumber})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := testFeed(t, time.Now)
+	f.skipTo(7)
+	s := newStreams(t.Context(), nil, f)
+	s.heartbeat = time.Millisecond
+	r, leave := enter(t, f, interest{})
 	ours, theirs := net.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer leave()
-		f.write(r, ours, bufio.NewWriter(ours))
+		s.write(r, nil, ours, bufio.NewWriter(ours))
 	}()
 	got := make([]byte, 64)
 	n, err := theirs.Read(got)
-	if err != nil || string(got[:n]) != "retry: 2000\n\n" {
+	if err != nil || string(got[:n]) != "retry: 2000\nid: 7\n\n" {
 		t.Errorf("%q, %v", got[:n], err)
 	}
-	if n, err = theirs.Read(got); err != nil || string(got[:n]) != ":\n\n" {
+	if n, err = theirs.Read(got); err != nil || string(got[:n]) != ":\nid: 7\n\n" {
 		t.Errorf("%q, %v", got[:n], err)
 	}
 	_ = theirs.Close()
 	<-done
-	if f.count != 0 || len(f.readers) != 0 {
+	if f.count != 0 || len(f.readers)+len(f.all) != 0 {
 		t.Errorf("%d readers left", f.count)
 	}
 }

@@ -45,7 +45,7 @@ type server struct {
 	histories *histories
 	access    *access
 	admin     *admin
-	feed      *feed
+	streams   *streams
 	pages     *web.Site
 	health    func() health
 	ready     func() error

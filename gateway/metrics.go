@@ -17,6 +17,7 @@ type metrics struct {
 	hits          prometheus.Observer              // the hottest of them
 	store         prometheus.Counter
 	invalidations prometheus.Counter
+	slowReaders   prometheus.Counter
 	refusals      map[refusal]prometheus.Counter
 }
 
@@ -51,6 +52,10 @@ func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 			Name: "ruc_invalidations_total",
 			Help: "Notices of invalidations heard, this gateway's own included.",
 		}),
+		slowReaders: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ruc_event_readers_dropped_total",
+			Help: "Streams of /v1/eventos that were ended because the client did not read in time.",
+		}),
 		answers:  map[layer][2]prometheus.Observer{},
 		refusals: map[refusal]prometheus.Counter{},
 	}
@@ -58,7 +63,7 @@ func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 		Name: "ruc_refusals_total",
 		Help: "Requests over HTTP that were not let in, by reason: key, rate, quota, host, site.",
 	}, []string{"reason"})
-	for _, c := range []prometheus.Collector{m.lookups, m.store, m.invalidations, refusals} {
+	for _, c := range []prometheus.Collector{m.lookups, m.store, m.invalidations, m.slowReaders, refusals} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -76,7 +81,7 @@ func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 }
 
 // gauges shows what a gateway holds and sees at the moment.
-func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census, connected func() bool) error {
+func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census, watchers *feed, connected func() bool) error {
 	for _, g := range []struct {
 		name, help string
 		value      func() float64
@@ -85,6 +90,7 @@ func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census
 		{"ruc_memory_bytes", "Size of the answers in this process's memory.", func() float64 { return float64(memory.cache.WeightedSize()) }},
 		{"ruc_pending_lookups", "Numbers being resolved for this process's callers.", func() float64 { return float64(res.pending()) }},
 		{"ruc_scrapers", "Scrapers that answer, seen from here.", func() float64 { return float64(people.scrapers()) }},
+		{"ruc_event_readers", "Open streams of /v1/eventos.", func() float64 { return float64(watchers.open()) }},
 		{"ruc_store_connected", "1 while the store can be read.", func() float64 { return service.Gauge(connected()) }},
 	} {
 		if err := reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value)); err != nil {

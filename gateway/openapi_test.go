@@ -603,7 +603,10 @@ func (c *coverage) follow(r *rig, header ...string) {
 	for range 2 {
 		c.checkEvent(s.next())
 	}
-	r.publish(ruc.Found(number, *c.doc.answer(c.t, "company").Record, r.clock.now(), ruc.FuenteReplica, ruc.MotorChrome))
+	company := ruc.Found(number, *c.doc.answer(c.t, "company").Record, r.clock.now(), ruc.FuenteReplica, ruc.MotorChrome)
+	seq := r.publish(company)
+	c.checkEvent(s.next())
+	r.publishChange(missingAt(number, r.clock.now()), company, seq)
 	c.checkEvent(s.next())
 	r.publish(missingAt(number, r.clock.now()))
 	c.checkEvent(s.next())
@@ -777,7 +780,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 	}
 	ask(http.MethodGet, "/web/0/nada.js", page...)
 	c.follow(r, page...)
-	ask(http.MethodGet, "/v1/eventos", page...)
+	ask(http.MethodGet, "/v1/eventos?tipo=otro", page...)
 	ask(http.MethodGet, "/v1/eventos?ruc=7", page...)
 	ask(http.MethodGet, "/v1/eventos?ruc="+number.String(), "Origin", app)
 	ask(http.MethodGet, "/v1/eventos?ruc="+number.String(), "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site", "X-API-Key", key["uno"])

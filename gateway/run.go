@@ -91,8 +91,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		f, ok := look.memory(n, wish{})
 		return f.held, ok
 	}
-	watchers := newFeed(deps.Now)
-	follow := &follower{l1: memory, resolve: res, feed: watchers, metrics: m, log: deps.Log}
+	watchers := newFeed(deps.Now, m)
+	events := newTail(deps.NATS, watchers, deps.Log)
+	follow := &follower{l1: memory, resolve: res, feed: watchers, tail: events, metrics: m, log: deps.Log}
 	stopFollowing, err := follow.listen(deps.NATS)
 	if err != nil {
 		return err
@@ -115,7 +116,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		}
 		deps.Log.Info().Msg("the fleet's pause can be read again")
 	})
-	if err := gauges(deps.Registry, memory, res, people, func() bool { return connected(deps.Store) }); err != nil {
+	if err := gauges(deps.Registry, memory, res, people, watchers, func() bool { return connected(deps.Store) }); err != nil {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
 	if err := service.ObserveNATS(deps.Registry, "gateway", deps.NATS); err != nil {
@@ -127,7 +128,8 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
 	front := &server{
-		lookups: look, histories: newHistories(deps.NATS, deps.Log), access: door, ready: ready, feed: watchers, pages: pages,
+		lookups: look, histories: newHistories(deps.NATS, deps.Log), access: door, ready: ready, pages: pages,
+		streams: newStreams(work, deps.NATS, watchers),
 		admin: &admin{
 			token: cfg.AdminToken, log: deps.Log,
 			invalidated: &invalidations{ctx: work, store: deps.Store, nc: deps.NATS, js: js, l1: memory},
@@ -158,6 +160,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	})
 	wg.Go(func() { people.run(work, deps.NATS) })
 	wg.Go(func() { refresh.run(work) })
+	wg.Go(func() { events.run(work) })
 	wg.Go(func() { pause.Run(work) })
 	if door.keys != nil {
 		wg.Go(func() { door.keys.follow(work) })

@@ -126,7 +126,7 @@ var natsRights = []struct {
 
 	{"sub ruc.resolved", "gateway scraper client"},
 	{"sub ruc.failed", "gateway scraper client"},
-	{"sub ruc.changed", "client"},
+	{"sub ruc.changed", "gateway client"},
 	{"sub ruc.resolved.*", ""},
 	{"sub ruc.visit.*", ""},
 	{"sub ruc.dropped", "scraper"},

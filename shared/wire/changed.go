@@ -116,11 +116,7 @@ func ParseChanged(m *nats.Msg) (ChangedNotice, error) {
 	fail := func(what string) (ChangedNotice, error) {
 		return ChangedNotice{}, fmt.Errorf("%w: %s", ErrBadChange, what)
 	}
-	subject := m.Subject
-	if original := m.Header.Get(headerSubject); original != "" {
-		subject = original
-	}
-	kind, tail, _ := cutLast(subject)
+	kind, tail, _ := cutLast(storedSubject(m))
 	n, err := ruc.Parse(tail)
 	if kind != SubjectChanged || err != nil {
 		return fail("subject")

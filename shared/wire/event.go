@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -73,6 +74,19 @@ type Event struct {
 	Prefix Prefix    // of the answer; zero for a failed one
 }
 
+// KindOf is the bare subject of a stored event that was republished, or read by a direct
+// get: SubjectResolved, SubjectFailed, SubjectChanged. Others than ours may have stored it
+// under another one.
+func KindOf(m *nats.Msg) string {
+	kind, _, _ := cutLast(storedSubject(m))
+	return kind
+}
+
+// storedSubject is the subject that the message was stored under.
+func storedSubject(m *nats.Msg) string {
+	return cmp.Or(m.Header.Get(headerSubject), m.Subject)
+}
+
 // ErrBadEvent marks a message that is no event of ours: a dead letter, for the
 // DeadReason that the error also wraps.
 var ErrBadEvent = errors.New("wire.ParseEvent: not a valid event")
@@ -81,15 +95,11 @@ var ErrBadEvent = errors.New("wire.ParseEvent: not a valid event")
 // from the stream by a direct get. Anybody with the right to publish could have
 // written it, so subject, size and fixed fields are all checked.
 func ParseEvent(m *nats.Msg) (Event, error) {
-	subject := m.Subject
-	if original := m.Header.Get(headerSubject); original != "" {
-		subject = original
-	}
 	stored, err := time.Parse(time.RFC3339Nano, m.Header.Get(headerTimeStamp))
 	if err != nil {
 		return Event{}, fmt.Errorf("%w: %w: %s", ErrBadEvent, DeadBadSubject, headerTimeStamp)
 	}
-	return parseEvent(subject, m.Header, m.Data, Sequence(m.Header.Get, headerSequence), stored)
+	return parseEvent(storedSubject(m), m.Header, m.Data, Sequence(m.Header.Get, headerSequence), stored)
 }
 
 // ParseConsumed checks a message that a JetStream consumer delivered.

@@ -16,6 +16,9 @@ const (
 	// server counts for each request what is left, so small pages cost it more.
 	pageMessages = 5000
 	pageBytes    = 16 << 20 // of what is stored, and at most one message more
+	// Those who follow the events may be many, so each holds less.
+	eventsPageMessages = 1000
+	eventsPageBytes    = 2 << 20
 	// pageTimeout is how long the next message of a page may take.
 	pageTimeout = 10 * time.Second
 
@@ -32,7 +35,7 @@ type AnswerPage struct {
 // f returns an error. It asks the stream directly and needs no right but
 // $JS.API.DIRECT.GET.RUC_EVENTS. Answers that are stored meanwhile may be among them.
 func ReadAnswers(ctx context.Context, nc *nats.Conn, since time.Time, f func(AnswerPage) error) error {
-	err := readStream(ctx, nc, StreamEvents, directGet{NextFor: SubjectResolved + ".*", Since: &since}, func(messages []*nats.Msg) error {
+	err := readStream(ctx, nc, StreamEvents, directGet{NextFor: SubjectResolved + ".*", Since: &since, Batch: pageMessages, Bytes: pageBytes}, func(messages []*nats.Msg) error {
 		var p AnswerPage
 		for _, m := range messages {
 			e, err := ParseEvent(m)
@@ -50,11 +53,32 @@ func ReadAnswers(ctx context.Context, nc *nats.Conn, since time.Time, f func(Ans
 	return nil
 }
 
+// ReadEvents calls f with all that RUC_EVENTS holds from the sequence first on, answers,
+// failures and changes, in pages, until f returns an error or nothing is left. What is in a
+// page may be no event of ours; KindOf, PlaceOf, ParseEvent and ParseChanged read it. It
+// needs no right but $JS.API.DIRECT.GET.RUC_EVENTS.
+func ReadEvents(ctx context.Context, nc *nats.Conn, first uint64, f func(page []*nats.Msg) error) error {
+	err := readStream(ctx, nc, StreamEvents, directGet{Seq: max(first, 1), NextFor: everyEvent, Batch: eventsPageMessages, Bytes: eventsPageBytes}, f)
+	if err != nil {
+		return fmt.Errorf("wire.ReadEvents: %w", err)
+	}
+	return nil
+}
+
+// LastEvent is where the newest message of RUC_EVENTS stands; zero where it is empty.
+func LastEvent(ctx context.Context, nc *nats.Conn) (Place, error) {
+	m, ok, err := getOne(ctx, nc, directGet{LastFor: everyEvent})
+	if err != nil || !ok {
+		return Place{}, err
+	}
+	return PlaceOf(m), nil
+}
+
 // ReadLetters calls f with every message of RUC_DEAD, the oldest first, until f returns an
 // error. bad is why a message is no dead letter; of l then only Subject and Body are known,
 // which are the message's own. It needs no right but $JS.API.DIRECT.GET.RUC_DEAD.
 func ReadLetters(ctx context.Context, nc *nats.Conn, f func(at Place, l Letter, bad error) error) error {
-	err := readStream(ctx, nc, StreamDead, directGet{NextFor: DeadSubject("*"), Seq: 1}, func(messages []*nats.Msg) error {
+	err := readStream(ctx, nc, StreamDead, directGet{NextFor: DeadSubject("*"), Seq: 1, Batch: pageMessages, Bytes: pageBytes}, func(messages []*nats.Msg) error {
 		for _, m := range messages {
 			at := PlaceOf(m)
 			m.Subject = m.Header.Get(headerSubject)
@@ -90,9 +114,8 @@ func PlaceOf(m *nats.Msg) Place {
 	return Place{Seq: Sequence(m.Header.Get, headerSequence), Stored: stored}
 }
 
-// readStream calls f with page after page of a stream that allows direct gets.
+// readStream calls f with page after page, as req says, of a stream that allows direct gets.
 func readStream(ctx context.Context, nc *nats.Conn, stream string, req directGet, f func([]*nats.Msg) error) error {
-	req.Batch, req.Bytes = pageMessages, pageBytes
 	inbox := nc.NewInbox()
 	replies, err := nc.SubscribeSync(inbox)
 	if err != nil {

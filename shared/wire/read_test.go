@@ -146,3 +146,60 @@ func TestReadLetters_GivesEventsBack(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 }
+
+func TestReadEvents_ReadsEveryKindFromThere(t *testing.T) {
+	nc, js := server(t)
+	if last, err := wire.LastEvent(t.Context(), nc); err == nil {
+		t.Errorf("without a stream: %+v", last)
+	}
+	if err := provision(t.Context(), wire.Provisioner{JS: js}, 1, ruc.FuenteReplica); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := wire.LastEvent(t.Context(), nc); err != nil || last.Seq != 0 {
+		t.Errorf("an empty stream: %+v, %v", last, err)
+	}
+	heard, err := nc.SubscribeSync(wire.SubjectChanged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const count = 2500 // more than two pages
+	for i := range count {
+		job := wire.Job{Seq: uint64(i + 1), Time: time.Now()}
+		m := wire.ResolvedEvent(number, job, encode(t, absent), ruc.FuenteReplica, at)
+		switch i % 3 {
+		case 1:
+			m = wire.FailedEvent(number, job, wire.NewProblem(number, &ruc.Error{Code: ruc.Blocked}), ruc.FuenteReplica, at)
+		case 2:
+			m = wire.ChangedEvent(number, uint64(i+1), []byte("{}"), nil, ruc.FuenteReplica, at)
+		}
+		if _, err := js.PublishMsgAsync(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	republished, err := heard.NextMsg(10 * time.Second)
+	if err != nil || wire.KindOf(republished) != wire.SubjectChanged || wire.PlaceOf(republished).Seq != 3 {
+		t.Errorf("%v: %+v", err, republished)
+	}
+	kinds := []string{wire.SubjectResolved, wire.SubjectFailed, wire.SubjectChanged}
+	next, pages := uint64(5), 0
+	err = wire.ReadEvents(t.Context(), nc, next, func(page []*nats.Msg) error {
+		pages++
+		for _, m := range page {
+			if got := wire.PlaceOf(m); got.Seq != next || got.Stored.IsZero() || wire.KindOf(m) != kinds[(next-1)%3] {
+				t.Fatalf("%+v %s, want %d", got, wire.KindOf(m), next)
+			}
+			next++
+		}
+		return nil
+	})
+	if err != nil || next != count+1 || pages != 3 {
+		t.Errorf("%v, %d, %d pages", err, next, pages)
+	}
+	if last, err := wire.LastEvent(t.Context(), nc); err != nil || last.Seq != count {
+		t.Errorf("%+v, %v", last, err)
+	}
+	if err := wire.ReadEvents(t.Context(), nc, next, func([]*nats.Msg) error { return errors.New("there is nothing") }); err != nil {
+		t.Error(err)
+	}
+}

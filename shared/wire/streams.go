@@ -128,7 +128,7 @@ func (p Provisioner) Events(ctx context.Context, maxAge time.Duration) error {
 		AllowDirect: true,
 		Duplicates:  duplicatesWindow,
 		// After storing: who hears ruc.resolved may rely on the event being there.
-		RePublish: &jetstream.RePublish{Source: "ruc.*.*", Destination: "ruc.{{wildcard(1)}}"},
+		RePublish: &jetstream.RePublish{Source: everyEvent, Destination: "ruc.{{wildcard(1)}}"},
 		Metadata:  map[string]string{metaSource: p.Source},
 	})
 }

@@ -57,6 +57,9 @@ func FailedSubject(n ruc.Number) string { return SubjectFailed + "." + n.String(
 // ChangedSubject is the subject under which n's changes are stored.
 func ChangedSubject(n ruc.Number) string { return SubjectChanged + "." + n.String() }
 
+// everyEvent matches the subjects of RUC_EVENTS.
+const everyEvent = "ruc.*.*"
+
 // eventSubjects are the subjects of everything stored about n in RUC_EVENTS.
 func eventSubjects(n ruc.Number) string { return "ruc.*." + n.String() }
 
