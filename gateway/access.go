@@ -306,7 +306,7 @@ func (a *access) crossOrigin() fiber.Handler {
 	share := cors.New(cors.Config{
 		Next:             admin,
 		AllowOriginsFunc: a.origins.allow,
-		AllowMethods:     "GET,HEAD",
+		AllowMethods:     "GET,HEAD,POST",
 		AllowHeaders: strings.Join([]string{
 			fiber.HeaderAuthorization, headerAPIKey, fiber.HeaderContentType, fiber.HeaderCacheControl,
 			fiber.HeaderIfNoneMatch, headerLastEvent, wire.HeaderRequestID, wire.HeaderTraceparent,

@@ -46,6 +46,7 @@ type server struct {
 	access    *access
 	admin     *admin
 	streams   *streams
+	batches   *batches
 	pages     *web.Site
 	health    func() health
 	ready     func() error
@@ -87,6 +88,7 @@ func (w *server) app(writeTimeout time.Duration) *fiber.App {
 	}
 	app.Get("/obtener-ruc/:ruc", w.record)
 	app.Get("/v1/ruc/:ruc", w.record)
+	app.Post("/v1/ruc/lote", w.batch)
 	app.Get("/v1/ruc/:ruc/historial", w.history)
 	app.Get("/v1/eventos", w.events)
 	app.Delete("/v1/ruc/:ruc", w.admin.authorize, w.admin.forget)

@@ -111,10 +111,7 @@ func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace, w wish
 }
 
 func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish, who asker) (found, error) {
-	if f, ok := l.memory(n, w); ok {
-		return f, nil
-	}
-	if f, ok := l.stored(ctx, n, w); ok {
+	if f, ok := l.held(ctx, n, w); ok {
 		return f, nil
 	}
 	if w.heldOnly || w.foreign || w.maxStale > 0 {
@@ -147,6 +144,24 @@ func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish, 
 		return last, nil
 	}
 	return f, err
+}
+
+// held returns an answer of the memory or the store that will do.
+func (l *lookups) held(ctx context.Context, n ruc.Number, w wish) (found, bool) {
+	if f, ok := l.memory(n, w); ok {
+		return f, true
+	}
+	return l.stored(ctx, n, w)
+}
+
+// atHand is lookup where held does, and counts as one then.
+func (l *lookups) atHand(ctx context.Context, n ruc.Number, w wish) (found, bool) {
+	start := l.now()
+	f, ok := l.held(ctx, n, w)
+	if ok {
+		l.metrics.answered(f.layer, f.found, l.now().Sub(start))
+	}
+	return f, ok
 }
 
 // coverable reports whether a failure means that SUNAT could not be asked, so that what

@@ -81,7 +81,7 @@ func newMetrics(reg prometheus.Registerer, kind string) (*metrics, error) {
 }
 
 // gauges shows what a gateway holds and sees at the moment.
-func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census, watchers *feed, connected func() bool) error {
+func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census, watchers *feed, lots *batches, connected func() bool) error {
 	for _, g := range []struct {
 		name, help string
 		value      func() float64
@@ -91,6 +91,7 @@ func gauges(reg prometheus.Registerer, memory *l1, res *resolver, people *census
 		{"ruc_pending_lookups", "Numbers being resolved for this process's callers.", func() float64 { return float64(res.pending()) }},
 		{"ruc_scrapers", "Scrapers that answer, seen from here.", func() float64 { return float64(people.scrapers()) }},
 		{"ruc_event_readers", "Open streams of /v1/eventos.", func() float64 { return float64(watchers.open()) }},
+		{"ruc_batches", "Open batches.", func() float64 { return float64(len(lots.slots)) }},
 		{"ruc_store_connected", "1 while the store can be read.", func() float64 { return service.Gauge(connected()) }},
 	} {
 		if err := reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value)); err != nil {

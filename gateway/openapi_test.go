@@ -36,6 +36,7 @@ import (
 // unseen are what the run below cannot bring about of the document, with the reason, by
 // how it begins in coverage.seen.
 var unseen = map[string]string{
+	"POST /v1/ruc/lote 503":                      "it would take many open batches; see TestBatch_AtMostSoMany",
 	"GET /v1/eventos 503":                        "it would take thousands of readers, or a request in the instant of the end; see TestFeed_Bounds",
 	"GET /v1/ruc/{ruc}/historial 503 overloaded": "it would take many at the same instant; see TestHistories_AtMostSoMany",
 }
@@ -512,6 +513,12 @@ func (c *coverage) check(method, path string, res *http.Response, body []byte) {
 }
 
 func (c *coverage) checkBody(o operation, status, kind string, at []string, body []byte, fail func(string, ...any)) {
+	if kind == "application/x-ndjson" {
+		for l := range bytes.Lines(body) {
+			c.checkBody(o, status, "a line of application/json", at, l, fail)
+		}
+		return
+	}
 	var value any = string(body)
 	if strings.Contains(kind, "json") {
 		var err error
@@ -784,6 +791,13 @@ func TestOpenAPI_Responses(t *testing.T) {
 	ask(http.MethodGet, "/v1/eventos?ruc=7", page...)
 	ask(http.MethodGet, "/v1/eventos?ruc="+number.String(), "Origin", app)
 	ask(http.MethodGet, "/v1/eventos?ruc="+number.String(), "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site", "X-API-Key", key["uno"])
+	batch := func(body string, header ...string) {
+		r.do(http.MethodPost, "/v1/ruc/lote", body, append([]string{"Content-Type", "application/json"}, header...)...)
+	}
+	batch(`{"rucs":["`+number.String()+`","`+absent.String()+`","7","`+second.String()+`"]}`, with("Cache-Control", "only-if-cached")...)
+	batch(`{}`, page...)
+	batch(`{}`, "Origin", app)
+	r.do(http.MethodPost, "/v1/ruc/lote", "x", with("Content-Type", "text/plain")...)
 	store.panics.Store(true)
 	ask(http.MethodGet, "/health")
 	store.panics.Store(false)
@@ -794,6 +808,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 		limited.get("/v1/eventos?ruc=7", "Origin", app)
 	}
 	limited.get(historyPath, "Origin", app)
+	limited.do(http.MethodPost, "/v1/ruc/lote", "", "Origin", app)
 
 	// Without anything.
 	bare := watched()

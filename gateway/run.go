@@ -108,6 +108,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err != nil {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
+	lots := newBatches(work, ctx.Done(), look)
 	people := &census{js: js, now: deps.Now}
 	pause := wire.NewPauseWatch(deps.NATS, js, clock, func(err error) {
 		if err != nil { // a gateway that starts before the first scraper finds no bucket
@@ -116,7 +117,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		}
 		deps.Log.Info().Msg("the fleet's pause can be read again")
 	})
-	if err := gauges(deps.Registry, memory, res, people, watchers, func() bool { return connected(deps.Store) }); err != nil {
+	if err := gauges(deps.Registry, memory, res, people, watchers, lots, func() bool { return connected(deps.Store) }); err != nil {
 		return fmt.Errorf("gateway.Run: %w", err)
 	}
 	if err := service.ObserveNATS(deps.Registry, "gateway", deps.NATS); err != nil {
@@ -129,7 +130,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	front := &server{
 		lookups: look, histories: newHistories(deps.NATS, deps.Log), access: door, ready: ready, pages: pages,
-		streams: newStreams(work, deps.NATS, watchers),
+		streams: newStreams(work, deps.NATS, watchers), batches: lots,
 		admin: &admin{
 			token: cfg.AdminToken, log: deps.Log,
 			invalidated: &invalidations{ctx: work, store: deps.Store, nc: deps.NATS, js: js, l1: memory},
@@ -191,6 +192,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	ending.Wait()
 	stopWork(nil)
 	bus.wg.Wait()
+	lots.wg.Wait()
 	_ = deps.NATS.FlushTimeout(time.Second) // without a server there is nobody to flush to
 	wg.Wait()
 	res.wait()

@@ -82,24 +82,17 @@ func mark(line string, position uint64) []byte {
 // write sends events to the reader until it ends or the client has gone: what comes from
 // now on, or what was stored after the event that it names.
 func (s *streams) write(r *reader, resume *uint64, conn net.Conn, w *bufio.Writer) {
-	if conn.SetWriteDeadline(time.Time{}) != nil {
+	out, ok := newPatient(conn, w)
+	if !ok {
 		return
-	}
-	// Each may take writeMargin: the deadline that the server set for the whole response is
-	// not for streams.
-	send := func(b []byte) bool {
-		late := time.AfterFunc(writeMargin, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) }) // ends a write at once
-		defer late.Stop()
-		_, err := w.Write(b)
-		return err == nil && w.Flush() == nil
 	}
 	// At once, so that the client knows that nothing will be missed from here on.
 	const hello = "retry: 2000"
 	if resume == nil {
-		if !send(mark(hello, s.feed.attachNow(r))) {
+		if !out.send(mark(hello, s.feed.attachNow(r))) {
 			return
 		}
-	} else if !send(mark(hello, 0)) || !s.catchUp(r, *resume, send) {
+	} else if !out.send(mark(hello, 0)) || !s.catchUp(r, *resume, out) {
 		return
 	}
 	tick := time.NewTicker(s.heartbeat)
@@ -116,7 +109,7 @@ func (s *streams) write(r *reader, resume *uint64, conn net.Conn, w *bufio.Write
 		case <-s.feed.over:
 			return
 		}
-		if !send(b) {
+		if !out.send(b) {
 			return
 		}
 	}
@@ -140,7 +133,7 @@ func joined(first []byte, more <-chan []byte) []byte {
 
 // catchUp sends what was stored after an event and goes on to what is heard, without a gap
 // between. It is false where that failed; the client will try again.
-func (s *streams) catchUp(r *reader, after uint64, send func([]byte) bool) bool {
+func (s *streams) catchUp(r *reader, after uint64, out patient) bool {
 	if newest, ok := s.feed.newest(); ok && after > newest {
 		// Of a gateway that is ahead, or of a stream that is gone, whose numbers mean nothing.
 		last, err := wire.LastEvent(s.ctx, s.nc)
@@ -151,7 +144,7 @@ func (s *streams) catchUp(r *reader, after uint64, send func([]byte) bool) bool 
 	}
 	for vain := 0; !s.feed.attach(r, after); {
 		upTo, known := s.feed.newest()
-		read, ok := s.readOn(r, after, send)
+		read, ok := s.readOn(r, after, out)
 		switch {
 		case !ok:
 			return false
@@ -176,7 +169,7 @@ func (s *streams) catchUp(r *reader, after uint64, send func([]byte) bool) bool 
 }
 
 // readOn sends what the stream of events holds after an event, and says how far it came.
-func (s *streams) readOn(r *reader, after uint64, send func([]byte) bool) (read uint64, ok bool) {
+func (s *streams) readOn(r *reader, after uint64, out patient) (read uint64, ok bool) {
 	select {
 	case s.catchUps <- struct{}{}:
 		defer func() { <-s.catchUps }()
@@ -191,7 +184,7 @@ func (s *streams) readOn(r *reader, after uint64, send func([]byte) bool) (read 
 				b = append(b, frame(e.kind, e.seq, e.body)...)
 			}
 		}
-		if !send(append(b, mark(":", after)...)) {
+		if !out.send(append(b, mark(":", after)...)) {
 			return net.ErrClosed
 		}
 		select {
@@ -233,7 +226,7 @@ func (w *server) events(c *fiber.Ctx) error {
 	}
 	c.Set(fiber.HeaderContentType, "text/event-stream")
 	c.Set(fiber.HeaderCacheControl, "no-store")
-	c.Set("X-Accel-Buffering", "no") // of nginx, which would hold events back
+	c.Set(headerBuffering, "no")
 	if c.Method() == fiber.MethodHead {
 		leave()
 		return nil
@@ -246,7 +239,10 @@ func (w *server) events(c *fiber.Ctx) error {
 	return nil
 }
 
-const headerLastEvent = "Last-Event-ID"
+const (
+	headerLastEvent = "Last-Event-ID"
+	headerBuffering = "X-Accel-Buffering" // of nginx, which would hold back what comes in pieces
+)
 
 func parseLastEvent(text string) (*uint64, error) {
 	if text == "" {
