@@ -55,3 +55,16 @@ func (c Config) Check() error {
 	}
 	return nil
 }
+
+// browser is what the settings mean for Chromium.
+func (c Config) browser() browser.Config {
+	return browser.Config{
+		URL:            c.URL,
+		Slots:          c.Slots,
+		AttemptTimeout: c.AttemptTimeout,
+		ChromePath:     c.ChromePath,
+		Sandbox:        c.ChromeSandbox,
+		Flags:          c.ChromeFlags,
+		UserAgent:      c.UserAgent,
+	}
+}

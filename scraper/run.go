@@ -232,15 +232,7 @@ func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Dep
 }
 
 func newBrowser(cfg Config, deps Deps, observe browser.Observe) (engine, error) {
-	return browser.New(browser.Config{
-		URL:            cfg.URL,
-		Slots:          cfg.Slots,
-		AttemptTimeout: cfg.AttemptTimeout,
-		ChromePath:     cfg.ChromePath,
-		Sandbox:        cfg.ChromeSandbox,
-		Flags:          cfg.ChromeFlags,
-		UserAgent:      cfg.UserAgent,
-	}, browser.Deps{Log: deps.Log, Now: deps.Now, Observe: observe})
+	return browser.New(cfg.browser(), browser.Deps{Log: deps.Log, Now: deps.Now, Observe: observe})
 }
 
 // answer registers the front as a micro service, withdraws it while no tab has

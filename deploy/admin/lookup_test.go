@@ -49,6 +49,9 @@ func (b *bus) serve(known map[ruc.Number]ruc.Answer) *atomic.Int64 {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { _ = svc.Stop() })
+	if err := b.nc.FlushTimeout(patience); err != nil { // the server knows of it
+		b.t.Fatal(err)
+	}
 	return asked
 }
 

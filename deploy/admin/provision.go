@@ -63,9 +63,18 @@ func Provision(ctx context.Context, cfg ProvisionConfig, out io.Writer) error {
 			fmt.Fprintf(out, "%s: %s changed from %s to %s\n", what, field, found, want)
 		},
 	}
-	err = p.Events(ctx, cfg.Cachewriter.EventsMaxAge)
+	err = provisionAll(ctx, p, cfg.Scraper, cfg.Cachewriter)
+	if err == nil && !did {
+		fmt.Fprintln(out, "everything is as the settings say")
+	}
+	return err
+}
+
+// provisionAll has p make, or look at, everything that a fleet has on the NATS server.
+func provisionAll(ctx context.Context, p wire.Provisioner, site scraper.Config, writer cachewriter.Config) error {
+	err := p.Events(ctx, writer.EventsMaxAge)
 	if err == nil {
-		err = p.Visits(ctx, cfg.Scraper.Queue, cfg.Scraper.MaxConcurrent, cfg.Scraper.Pace)
+		err = p.Visits(ctx, site.Queue, site.MaxConcurrent, site.Pace)
 	}
 	if err == nil {
 		err = p.State(ctx)
@@ -75,9 +84,6 @@ func Provision(ctx context.Context, cfg ProvisionConfig, out io.Writer) error {
 	}
 	if err == nil {
 		err = p.Dead(ctx)
-	}
-	if err == nil && !did {
-		fmt.Fprintln(out, "everything is as the settings say")
 	}
 	return err
 }

@@ -51,6 +51,12 @@ func services(ctx context.Context, cfg service.NATSConfig) ([]micro.Info, error)
 		return nil, err
 	}
 	defer nc.Close()
+	all, err := askServices(ctx, nc)
+	return all, because(ctx, err)
+}
+
+// askServices is services on a connection that is there.
+func askServices(ctx context.Context, nc *nats.Conn) ([]micro.Info, error) {
 	inbox := nc.NewInbox()
 	replies, err := nc.SubscribeSync(inbox)
 	if err != nil {
@@ -75,7 +81,7 @@ func services(ctx context.Context, cfg service.NATSConfig) ([]micro.Info, error)
 			slices.SortFunc(all, func(a, b micro.Info) int {
 				return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 			})
-			return all, because(ctx, err)
+			return all, err
 		}
 		var info micro.Info
 		if json.Unmarshal(m.Data, &info) == nil && slices.Contains([]string{wire.GatewayService, wire.ScraperService}, info.Name) {

@@ -41,7 +41,6 @@ const (
 	defaultPort      = "8000"
 	loopback         = "127.0.0.1"
 	replicaDataDir   = "replica"
-	cacheDir         = "cache"
 	changedDir       = "changed"
 	errReplicaRemote = "-replica-addr: %q is not on this machine's loopback: the replica is for testing only"
 )
@@ -74,7 +73,7 @@ func (c *Config) Check() error {
 		c.DataDir = filepath.Join(c.DataDir, replicaDataDir)
 	}
 	if c.CacheDir == "" {
-		c.CacheDir = filepath.Join(c.DataDir, cacheDir)
+		c.CacheDir = filepath.Join(c.DataDir, CacheDir)
 	}
 	if c.Scraper.ChangedDir == "" {
 		c.Scraper.ChangedDir = filepath.Join(c.DataDir, changedDir)

@@ -34,9 +34,14 @@ const (
 	dirPerm    = 0o700
 	filePerm   = 0o600
 	natsDir    = "nats"
-	tokenFile  = "nats-token"
 	lockFile   = "rucflow.lock"
 	tokenBytes = 24
+)
+
+// What is where in DATA_DIR, for who looks at an all-in-one from outside.
+const (
+	CacheDir  = "cache"      // the file cache, where CACHE_DIR says nothing else
+	TokenFile = "nats-token" // the embedded server's token, where NATS_TOKEN says nothing else
 )
 
 // Addrs are the addresses that a running all-in-one listens on; "" where it does
@@ -184,7 +189,7 @@ func natsToken(cfg Config) (string, error) {
 	if cfg.NATSToken != "" {
 		return cfg.NATSToken, nil
 	}
-	path := filepath.Join(cfg.DataDir, tokenFile)
+	path := filepath.Join(cfg.DataDir, TokenFile)
 	b, err := os.ReadFile(path)
 	if token := strings.TrimSpace(string(b)); err == nil && token != "" {
 		return token, nil

@@ -16,6 +16,8 @@ import (
 	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 	"github.com/rs/zerolog"
+
+	"github.com/rucflow/rucflow/shared/mend"
 )
 
 const (
@@ -30,8 +32,11 @@ const (
 	pingWait  = 2 * time.Second
 )
 
+// noAnswer begins the error of a browser that runs and never answers.
+const noAnswer = "no answer within"
+
 // ErrNoChrome is wrapped by the error of a search that found no Chromium.
-var ErrNoChrome = errors.New("no Chromium found; install one, for example: apt-get install chromium-headless-shell")
+var ErrNoChrome error = &mend.Error{Finding: "no Chromium found", Mend: "install one, for example: apt-get install chromium-headless-shell"}
 
 // chromeFiles are looked at first. They are the programs themselves: what Debian puts
 // into /usr/bin is a shell script that does not exec, so that signals and the kernel's
@@ -59,7 +64,7 @@ func FindChrome(path string) (string, error) {
 	if path != "" {
 		found, err := exec.LookPath(path)
 		if err != nil {
-			return "", fmt.Errorf("the Chromium that was set cannot be run: %w", err)
+			return "", &mend.Error{Finding: "the Chromium that was set cannot be run", Mend: "correct CHROME_PATH, or unset it to search", Err: err}
 		}
 		return found, nil
 	}
@@ -170,7 +175,7 @@ func launch(ctx context.Context, cfg Config, path string, log zerolog.Logger) (_
 	case err = <-started:
 	case <-watchdog.C:
 		kill() // the process, and so the call; c.cancel works only once
-		err = errors.Join(fmt.Errorf("no answer within %s", startWait), <-started)
+		err = errors.Join(fmt.Errorf("%s %s", noAnswer, startWait), <-started)
 	case <-ctx.Done():
 		kill()
 		err = errors.Join(ctx.Err(), <-started)
@@ -179,7 +184,7 @@ func launch(ctx context.Context, cfg Config, path string, log zerolog.Logger) (_
 		c.pid = command.Process.Pid
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("browser.launch %s: %w", path, err), c.stop())
+		return nil, errors.Join(fmt.Errorf("browser.launch %s: %w", path, explainStart(path, err)), c.stop())
 	}
 	c.client = chromedp.FromContext(c.ctx).Browser
 	if err := c.watchTargets(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/rucflow/rucflow/scraper/sunat"
+	"github.com/rucflow/rucflow/shared/mend"
 )
 
 // Why a tab or a browser ended; set as the cause of its life context.
@@ -64,6 +65,40 @@ func classify(caller context.Context, err error, t *tab) error {
 		return &sunat.VisitError{Cause: sunat.CauseSilent, Err: errors.New("browser: no whole document came in time")}
 	default: // a protocol error: the tab cannot be trusted, and a new one is the mend
 		return &sunat.VisitError{Cause: sunat.CauseCrash, Err: err}
+	}
+}
+
+// explainStart says what mends a browser that did not start. Only what the program wrote
+// before it ended tells.
+func explainStart(path string, err error) error {
+	said := err.Error()
+	switch {
+	case strings.Contains(said, "as root without --no-sandbox"):
+		return &mend.Error{
+			Finding: "Chromium refuses its sandbox to root",
+			Mend:    "run as another user, or set CHROME_SANDBOX=auto", Err: err,
+		}
+	case strings.Contains(said, "No usable sandbox"), strings.Contains(said, "Failed to move to new namespace"):
+		return &mend.Error{
+			Finding: "no usable sandbox: neither the kernel nor the container lets Chromium make a user namespace",
+			Mend: "give the container the profile deploy/seccomp/chromium.json (security_opt), allow user namespaces " +
+				"(sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0), or set CHROME_SANDBOX=off",
+			Err: err,
+		}
+	case strings.Contains(said, "error while loading shared libraries"):
+		return &mend.Error{
+			Finding: "Chromium misses a library of the system",
+			Mend:    "install Chromium by the package manager: apt-get install chromium-headless-shell", Err: err,
+		}
+	case strings.Contains(said, noAnswer):
+		return &mend.Error{
+			Finding: fmt.Sprintf("Chromium started and did not answer within %v", startWait),
+			Mend:    "give the machine more processor time and memory", Err: err,
+		}
+	}
+	return &mend.Error{
+		Finding: path + " does not start as Chromium does",
+		Mend:    fmt.Sprintf("see what `%s --headless --dump-dom about:blank` says, or set CHROME_PATH to another", path), Err: err,
 	}
 }
 

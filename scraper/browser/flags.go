@@ -10,9 +10,12 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// minShmBytes is the size of /dev/shm from which Chromium may use it. Docker gives
+// MinShmBytes is the size of /dev/shm from which Chromium may use it. Docker gives
 // 64 MB, and a full one looks like tabs that crash or hang.
-const minShmBytes = 256 << 20
+const MinShmBytes = 256 << 20
+
+// flagNoShm has Chromium use files in the temporary folder instead of /dev/shm.
+const flagNoShm = "disable-dev-shm-usage"
 
 // features are switched off by one flag: of two disable-features Chromium obeys
 // only the last.
@@ -91,8 +94,8 @@ func flags(c Config, profile string) (map[string]any, error) {
 	if !sandboxed {
 		f["no-sandbox"] = true
 	}
-	if size, ok := shmBytes(); ok && size < minShmBytes {
-		f["disable-dev-shm-usage"] = true
+	if size, ok := shmBytes(); ok && size < MinShmBytes {
+		f[flagNoShm] = true
 	}
 	if c.UserAgent != "" {
 		f["user-agent"] = c.UserAgent

@@ -24,8 +24,8 @@ type Result struct {
 	Unknown []string
 }
 
-// maxPageBytes bounds what is parsed. Real pages have 30 KB.
-const maxPageBytes = 1 << 20
+// MaxPageBytes bounds what is parsed. Real pages have 30 KB.
+const MaxPageBytes = 1 << 20
 
 // Parse reads a page that was got by asking for n. The error is a *ruc.Error:
 //
@@ -37,19 +37,42 @@ const maxPageBytes = 1 << 20
 //
 // It is safe for concurrent use and never panics, whatever the page holds.
 func Parse(p Page, n ruc.Number) (Result, error) {
+	doc, err := read(p)
+	if err != nil {
+		return Result{}, err
+	}
+	return classify(doc, n)
+}
+
+// CheckForm reports what a page is that should be the search form; nil where it is. The
+// error is as Parse's, of code ruc.Changed for a page of results too.
+func CheckForm(p Page) error {
+	doc, err := read(p)
+	if err != nil || isForm(doc) {
+		return err
+	}
+	if _, err = classify(doc, ruc.Number{}); err != nil {
+		return err
+	}
+	return failure(ruc.Changed, "a page of results")
+}
+
+func isForm(doc *goquery.Document) bool { return doc.Find("#txtRuc").Length() > 0 }
+
+func read(p Page) (*goquery.Document, error) {
 	switch {
 	case p.Status == http.StatusForbidden || p.Status == http.StatusTooManyRequests:
-		return Result{}, failure(ruc.Blocked, fmt.Sprintf("status %d", p.Status))
+		return nil, failure(ruc.Blocked, fmt.Sprintf("status %d", p.Status))
 	case p.Status >= http.StatusBadRequest:
-		return Result{}, failure(ruc.Unavailable, fmt.Sprintf("status %d", p.Status))
-	case len(p.HTML) > maxPageBytes:
-		return Result{}, failure(ruc.Changed, "a page beyond 1 MiB")
+		return nil, failure(ruc.Unavailable, fmt.Sprintf("status %d", p.Status))
+	case len(p.HTML) > MaxPageBytes:
+		return nil, failure(ruc.Changed, "a page beyond 1 MiB")
 	}
 	doc, err := goquery.NewDocumentFromReader(strings.NewReader(p.HTML))
 	if err != nil {
-		return Result{}, failure(ruc.Changed, err.Error())
+		return nil, failure(ruc.Changed, err.Error())
 	}
-	return classify(doc, n)
+	return doc, nil
 }
 
 func failure(code ruc.Code, why string) error {
@@ -95,7 +118,7 @@ func classify(doc *goquery.Document, n ruc.Number) (Result, error) {
 		return Result{}, nil
 	}
 	switch {
-	case doc.Find("#txtRuc").Length() > 0:
+	case isForm(doc):
 		return Result{}, failure(ruc.Unavailable, "the search form again")
 	case text == "" || text == unauthorized:
 		return Result{}, failure(ruc.Unavailable, "an empty or unauthorized page")

@@ -3,14 +3,18 @@ package service
 import (
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 	"golang.org/x/time/rate"
+
+	"github.com/rucflow/rucflow/shared/mend"
 )
 
 // NATSConfig says where NATS is and who we are there.
@@ -81,7 +85,7 @@ func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Optio
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			// It is tried ten times a second, and the reason stays the same, or alternates
 			// between several addresses.
-			if cause := explainNATS(err).Error(); cause != away {
+			if cause := c.explain(err).Error(); cause != away {
 				away = cause
 				saying.Do(func() { log.Warn().Str("error", cause).Msg("NATS cannot be reached and is tried again") })
 			}
@@ -131,14 +135,66 @@ func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Optio
 	}
 	nc, err := nats.Connect(c.URL, append(opts, extra...)...)
 	if err != nil {
-		return nil, fmt.Errorf("service.Connect: %w", explainNATS(err))
+		return nil, fmt.Errorf("service.Connect: %w", c.explain(err))
 	}
 	return nc, nil
 }
 
-func explainNATS(err error) error {
-	if errors.Is(err, nats.ErrSecureConnWanted) {
-		return fmt.Errorf("the server does not speak TLS, which NATS_CA, NATS_CERT or a tls:// address demands: %w", err)
+// Where says where NATS is, without credentials.
+func (c NATSConfig) Where() string { return maskUserinfo(c.URL) }
+
+// Who is the user that the settings name; "" where they name none.
+func (c NATSConfig) Who() string {
+	if c.User != "" {
+		return c.User
 	}
-	return ExplainTLS("NATS", err)
+	for address := range strings.SplitSeq(c.URL, ",") {
+		if u := parseAddress(address); u != nil && u.User != nil {
+			if _, hasPassword := u.User.Password(); hasPassword { // a name alone is a token
+				return u.User.Username()
+			}
+		}
+	}
+	return ""
+}
+
+// Identified reports whether the settings say who we are, by whatever means, a user or a
+// token in the address among them.
+func (c NATSConfig) Identified() bool {
+	return c.Creds != "" || c.NKey != "" || c.User != "" || c.Token != "" || maskUserinfo(c.URL) != c.URL
+}
+
+// explain says what mends a connection that cannot be had.
+func (c NATSConfig) explain(err error) error {
+	switch {
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return NoTLS("NATS", err)
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		return c.explainRefusal(err)
+	case errors.Is(err, nats.ErrNoServers): // the library's word for a refused connection
+		return ExplainNetwork("NATS_URL", fmt.Errorf("%w: %w", err, syscall.ECONNREFUSED))
+	case errors.Is(err, nats.ErrTimeout):
+		return ExplainNetwork("NATS_URL", fmt.Errorf("%w: %w", err, os.ErrDeadlineExceeded))
+	}
+	return ExplainNetwork("NATS_URL", ExplainTLS("NATS", err))
+}
+
+// explainRefusal tells who was not let in. The server does not say which half of it was wrong.
+func (c NATSConfig) explainRefusal(err error) error {
+	refused := &mend.Error{Err: err}
+	switch {
+	case c.Who() != "":
+		refused.Finding = fmt.Sprintf("the server refuses the user %q or its password", c.Who())
+		refused.Mend = "set NATS_USER, and NATS_PASSWORD (or NATS_PASSWORD_FILE), to those of a user of the server"
+	case c.Creds != "" || c.NKey != "":
+		refused.Finding = "the server refuses the key"
+		refused.Mend = "name a file in NATS_CREDS, or NATS_NKEY, that the server knows"
+	case c.Identified():
+		refused.Finding = "the server refuses the token"
+		refused.Mend = "set NATS_TOKEN (or NATS_TOKEN_FILE) to the server's; an all-in-one keeps its in the file nats-token of DATA_DIR"
+	default:
+		refused.Finding = "the server wants to know who we are"
+		refused.Mend = "set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, NATS_CREDS or NATS_NKEY; an all-in-one keeps its token in the file nats-token of DATA_DIR"
+	}
+	return refused
 }

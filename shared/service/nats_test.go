@@ -2,14 +2,19 @@ package service_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +23,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/shared/certtest"
+	"github.com/rucflow/rucflow/shared/mend"
 	"github.com/rucflow/rucflow/shared/service"
 )
 
@@ -272,6 +278,80 @@ func TestExplainTLS_LeavesOtherErrorsAlone(t *testing.T) {
 	plain := errors.New("else")
 	if err := service.ExplainTLS("NATS", plain); !errors.Is(err, plain) || err.Error() != "else" {
 		t.Error(err)
+	}
+}
+
+// mended is an error's finding and mend; "" where it has none.
+func mended(err error) string {
+	var known *mend.Error
+	if !errors.As(err, &known) {
+		return ""
+	}
+	return known.Finding + ": " + known.Mend
+}
+
+func TestExplainTLS_NamesTheCauseAndTheMend(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want string
+	}{
+		"an expired certificate":    {x509.CertificateInvalidError{Reason: x509.Expired}, "has expired, or is not valid yet: renew it"},
+		"another host's":            {x509.HostnameError{Certificate: new(x509.Certificate), Host: "nats.example.com"}, `"nats.example.com"`},
+		"an unknown authority":      {x509.UnknownAuthorityError{Cert: new(x509.Certificate)}, "set NATS_CA"},
+		"none of the client":        {errors.New("remote error: tls: certificate required"), "set NATS_CERT and NATS_KEY"},
+		"plain text":                {tls.RecordHeaderError{}, "does not speak TLS"},
+		"a certificate for nothing": {x509.CertificateInvalidError{Reason: x509.IncompatibleUsage}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := service.ExplainTLS("NATS", fmt.Errorf("dialling: %w", tc.err))
+			if got := mended(err); !errors.Is(err, tc.err) && !strings.Contains(err.Error(), tc.err.Error()) || !strings.Contains(got, tc.want) || (got == "") != (tc.want == "") {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestExplainNetwork_NamesTheCauseAndTheSetting(t *testing.T) {
+	known := &mend.Error{Finding: "a cause", Mend: "a mend", Err: os.ErrDeadlineExceeded}
+	for name, tc := range map[string]struct {
+		err  error
+		want string
+	}{
+		"no such name":    {&net.DNSError{Name: "nats.example.com", IsNotFound: true}, `"nats.example.com" cannot be resolved: correct HERE`},
+		"a slow resolver": {&net.DNSError{Name: "nats.example.com", IsTimeout: true}, "cannot be resolved"},
+		"refused":         {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "start the server, or correct HERE"},
+		"late":            {context.DeadlineExceeded, "no answer comes from there"},
+		"no way":          {&net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}, "no answer comes from there"},
+		"something else":  {io.ErrUnexpectedEOF, ""},
+		"explained":       {known, "a cause: a mend"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := service.ExplainNetwork("HERE", tc.err)
+			if got := mended(err); !errors.Is(err, tc.err) || !strings.Contains(got, tc.want) || (got == "") != (tc.want == "") {
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestNATSConfig_TellsWhoAndWhereWithoutASecret(t *testing.T) {
+	for name, tc := range map[string]struct {
+		environ    []string
+		who, where string
+		identified bool
+	}{
+		"nothing":             {[]string{"NATS_URL=nats://a:1"}, "", "nats://a:1", false},
+		"a user":              {[]string{"NATS_URL=nats://a:1", "NATS_USER=u", "NATS_PASSWORD=" + secret}, "u", "nats://a:1", true},
+		"a user in addresses": {[]string{"NATS_URL=nats://a:1,nats://u:" + secret + "@b:2"}, "u", "nats://a:1,nats://********@b:2", true},
+		"a token in one":      {[]string{"NATS_URL=nats://" + secret + "@a:1"}, "", "nats://********@a:1", true},
+		"a token":             {[]string{"NATS_URL=a:1", "NATS_TOKEN=" + secret}, "", "a:1", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := natsConfig(t, tc.environ...)
+			if c.Who() != tc.who || c.Where() != tc.where || c.Identified() != tc.identified {
+				t.Errorf("%q, %q, %v", c.Who(), c.Where(), c.Identified())
+			}
+		})
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/rucflow/rucflow/shared/mend"
 )
 
 // ClientTLS is TLS to a server, by the settings PREFIX_CA, PREFIX_CERT and PREFIX_KEY, all
@@ -50,18 +52,44 @@ func ClientTLS(prefix, ca, cert, key string) (*tls.Config, error) {
 // which of the settings with that prefix mends it.
 func ExplainTLS(prefix string, err error) error {
 	var authority x509.UnknownAuthorityError
-	var noTLS tls.RecordHeaderError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var garbled tls.RecordHeaderError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &authority) && authority.Cert != nil:
-		return fmt.Errorf("the server's certificate was issued by %q, which is not trusted here: %s_CA names an authority: %w", authority.Cert.Issuer, prefix, err)
-	case errors.As(err, &noTLS):
-		return fmt.Errorf("the server does not speak TLS: %w", err)
+		return &mend.Error{
+			Finding: fmt.Sprintf("the server's certificate was issued by %q, which is not trusted here", authority.Cert.Issuer),
+			Mend:    fmt.Sprintf("set %s_CA to the certificate of that authority", prefix), Err: err,
+		}
+	case errors.As(err, &host):
+		return &mend.Error{
+			Finding: fmt.Sprintf("the server's certificate is not for the name that it is called by here, %q", host.Host),
+			Mend:    "call it by a name of its certificate, or have one issued for this name", Err: err,
+		}
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return &mend.Error{
+			Finding: "the server's certificate has expired, or is not valid yet",
+			Mend:    "renew it, or correct this machine's clock", Err: err,
+		}
+	case errors.As(err, &garbled):
+		return NoTLS(prefix, err)
 	case wantsCertificate(err):
-		return fmt.Errorf("the server takes no client without a certificate of its authority: %[1]s_CERT and %[1]s_KEY: %[2]w", prefix, err)
+		return &mend.Error{
+			Finding: "the server takes no client without a certificate of its authority",
+			Mend:    fmt.Sprintf("set %[1]s_CERT and %[1]s_KEY", prefix), Err: err,
+		}
 	}
 	return err
+}
+
+// NoTLS is the error of a server that was asked for TLS and has none.
+func NoTLS(prefix string, err error) error {
+	return &mend.Error{
+		Finding: "the server does not speak TLS, which the settings demand",
+		Mend:    fmt.Sprintf("give it TLS, or take TLS out of %[1]s_URL and the other %[1]s_ settings", prefix), Err: err,
+	}
 }
 
 // wantsCertificate reads a server's alert, which crypto/tls tells by its text alone. The

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/sony/gobreaker/v2"
 
+	"github.com/rucflow/rucflow/shared/mend"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
 )
@@ -332,16 +333,39 @@ func versionKey(n ruc.Number) string { return "seq:{" + keyPrefix + n.String() +
 // explained says what mends a connection that cannot be had, and nothing of what was
 // sent.
 func (r *Redis) explained(err error) error {
-	err = service.ExplainTLS("REDIS", withoutArguments(err))
+	if r.claimed.Load() != 0 { // it could be had once
+		return service.ExplainTLS("REDIS", withoutArguments(err))
+	}
+	return explain(err, r.reader.options)
+}
+
+// explain is explained of a connection that was never had.
+func explain(err error, o *redis.UniversalOptions) error {
+	err = withoutArguments(err)
 	hungUp := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	switch {
-	case !hungUp || r.claimed.Load() != 0:
-		return err
-	case r.reader.options.TLSConfig == nil:
-		return fmt.Errorf("the server hangs up, as one does that expects TLS (REDIS_TLS=true, or rediss:// in REDIS_URL): %w", err)
-	default: // its alert may be lost with the connection
-		return fmt.Errorf("the server hangs up, as one does that expects another certificate of the client, or one at all (REDIS_CERT, REDIS_KEY): %w", err)
+	case hungUp && o.TLSConfig == nil:
+		return &mend.Error{
+			Finding: "the server hangs up, as one does that expects TLS",
+			Mend:    "set REDIS_TLS=true, or write rediss:// in REDIS_URL", Err: err,
+		}
+	case hungUp: // its alert may be lost with the connection
+		return &mend.Error{
+			Finding: "the server hangs up, as one does that expects another certificate of the client, or one at all",
+			Mend:    "set REDIS_CERT and REDIS_KEY", Err: err,
+		}
+	case redis.IsAuthError(err) && o.Password == "":
+		return &mend.Error{
+			Finding: "the server wants a password",
+			Mend:    "set REDIS_PASSWORD (or REDIS_PASSWORD_FILE), and REDIS_USERNAME where it has users", Err: err,
+		}
+	case redis.IsAuthError(err):
+		return &mend.Error{
+			Finding: "the server refuses the password",
+			Mend:    "set REDIS_PASSWORD (or REDIS_PASSWORD_FILE), and REDIS_USERNAME where it has users, to what the server knows, or those in REDIS_URL", Err: err,
+		}
 	}
+	return service.ExplainTLS("REDIS", err)
 }
 
 // withoutArguments drops what a server repeats of a command that it does not know:

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rucflow/rucflow/shared/mend"
 	"github.com/rucflow/rucflow/shared/ruc"
 )
 
@@ -93,6 +94,8 @@ func putError(errs []error) error {
 var ErrOtherSource = errors.New("the store holds data of another source")
 
 func otherSource(where, found, want string) error {
-	return fmt.Errorf("%w: %s holds %q and this process works with %q: choose another place or empty it first",
-		ErrOtherSource, where, found, want)
+	return &mend.Error{
+		Finding: fmt.Sprintf("%s holds data of source %q and this process works with %q", where, found, want),
+		Mend:    "choose another place or empty it first", Err: ErrOtherSource,
+	}
 }

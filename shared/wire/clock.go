@@ -15,6 +15,7 @@ import (
 type Clock struct {
 	now    func() time.Time
 	offset atomic.Int64 // server − local, nanoseconds
+	heard  atomic.Bool
 }
 
 // NewClock returns a clock that equals now until it has heard the server.
@@ -22,6 +23,12 @@ func NewClock(now func() time.Time) *Clock { return &Clock{now: now} }
 
 // Now returns the server's time as far as it is known.
 func (c *Clock) Now() time.Time { return c.now().Add(time.Duration(c.offset.Load())) }
+
+// Offset returns by how much the server's clock is ahead of ours; known is false until
+// the server was heard.
+func (c *Clock) Offset() (d time.Duration, known bool) {
+	return time.Duration(c.offset.Load()), c.heard.Load()
+}
 
 // Learn asks once for the consumer's information, takes the server's time from it
 // and returns it, for whoever wants to know more of it.
@@ -43,4 +50,5 @@ func (c *Clock) learn(asked, given time.Time) {
 	// The server took its time somewhere between question and answer.
 	middle := asked.Add(c.now().Sub(asked) / 2)
 	c.offset.Store(int64(given.Sub(middle)))
+	c.heard.Store(true)
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/rucflow/rucflow/shared/mend"
 )
 
 // MinServer is the oldest NATS server that has all that is used: metadata of streams
@@ -41,7 +43,9 @@ func checkServer(version string) error {
 			if found[i] > want[i] {
 				return nil
 			}
-			return fmt.Errorf("wire.AwaitServer: the NATS server is version %s and rucflow needs %s or newer: update it", version, MinServer)
+			return fmt.Errorf("wire.AwaitServer: %w", &mend.Error{
+				Finding: fmt.Sprintf("the NATS server is version %s and rucflow needs %s or newer", version, MinServer), Mend: "update it",
+			})
 		}
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rucflow/rucflow/shared/mend"
 )
 
 // The streams and the durable consumers on them.
@@ -111,7 +113,13 @@ type Provisioner struct {
 	Warn    func(what, field, want, found string) // called for each difference that stays
 	Changed func(what, field, want, found string) // called for each difference that was mended; may be nil
 	Created func(what string)                     // called for what was missing; may be nil
+	// Missing only looks: it is called for what is missing, in place of making that. It
+	// must not be set together with Update.
+	Missing func(what string)
 }
+
+// ReservedBytes is how much of the server's disk the streams reserve at once.
+const ReservedBytes = eventsMaxBytes + deadMaxBytes
 
 // Events makes RUC_EVENTS. maxAge bounds how long an event is kept.
 func (p Provisioner) Events(ctx context.Context, maxAge time.Duration) error {
@@ -142,11 +150,15 @@ func CheckSource(info *jetstream.ConsumerInfo, source string) error {
 func checkSource(what string, metadata map[string]string, source string) error {
 	found, marked := metadata[metaSource]
 	if !marked {
-		return fmt.Errorf("wire.CheckSource: %s does not say whose data it holds: `rucflow provision` marks it as %q's", what, source)
+		return fmt.Errorf("wire.CheckSource: %w", &mend.Error{
+			Finding: what + " does not say whose data it holds", Mend: fmt.Sprintf("`rucflow provision` marks it as %q's", source),
+		})
 	}
 	if found != source {
-		return fmt.Errorf("wire.CheckSource: %s holds data of source %q and this process works with %q: "+
-			"use another NATS server (or DATA_DIR), or delete the stream first", what, found, source)
+		return fmt.Errorf("wire.CheckSource: %w", &mend.Error{
+			Finding: fmt.Sprintf("%s holds data of source %q and this process works with %q", what, found, source),
+			Mend:    "use another NATS server (or DATA_DIR), or delete the stream first",
+		})
 	}
 	return nil
 }
@@ -239,9 +251,25 @@ func (p Provisioner) Visits(ctx context.Context, queue, maxConcurrent int, pace 
 	}); err != nil {
 		return err
 	}
+	if p.Missing != nil {
+		return p.lookForTurn(ctx)
+	}
 	_, err := p.JS.Publish(ctx, SubjectTurn, nil, jetstream.WithExpectLastSequencePerSubject(0))
 	if _, there := JobThere(err); err != nil && !there && !IsQueueFull(err) {
 		return fmt.Errorf("wire.Provisioner.Visits: putting the turn: %w", err)
+	}
+	return nil
+}
+
+// lookForTurn reports a turn that was lost: nobody could visit any more.
+func (p Provisioner) lookForTurn(ctx context.Context) error {
+	s, err := p.JS.Stream(ctx, StreamTurn)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound): // reported already
+	case err != nil:
+		return fmt.Errorf("wire.Provisioner.Visits: %w", err)
+	case s.CachedInfo().State.Msgs == 0:
+		p.Missing("the message of " + StreamTurn)
 	}
 	return nil
 }
@@ -251,6 +279,10 @@ func (p Provisioner) Visits(ctx context.Context, queue, maxConcurrent int, pace 
 // needs no right to ask the stream.
 func (p Provisioner) Cachewriter(ctx context.Context) error {
 	s, err := p.JS.Stream(ctx, StreamEvents)
+	if p.Missing != nil && errors.Is(err, jetstream.ErrStreamNotFound) {
+		p.Missing(StreamEvents + "/" + ConsumerCachewriter)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("wire.Provisioner.Cachewriter: %w", err)
 	}
@@ -302,6 +334,9 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) er
 	for range createTries {
 		s, err := p.JS.Stream(ctx, want.Name)
 		switch {
+		case p.Missing != nil && errors.Is(err, jetstream.ErrStreamNotFound):
+			p.Missing(want.Name)
+			return nil
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			_, err = p.JS.CreateStream(ctx, want)
 			if err == nil {
@@ -353,6 +388,9 @@ func (p Provisioner) consumer(ctx context.Context, stream string, want jetstream
 	want.Metadata = versioned(want.Metadata)
 	c, err := p.JS.Consumer(ctx, stream, want.Durable)
 	switch {
+	case p.Missing != nil && (errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)):
+		p.Missing(name)
+		return nil
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 		// Creating the same consumer twice is no error for the server, so a lost
 		// race needs no retry.

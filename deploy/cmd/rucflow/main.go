@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rucflow/rucflow/deploy/admin"
@@ -15,7 +16,7 @@ import (
 )
 
 func main() {
-	service.Main(all(), lookup(), events(), health(), version(), invalidate(), forget(), deadList(), deadRetry(), replay(), key(), provision())
+	service.Main(all(), lookup(), events(), doctor(), health(), version(), invalidate(), forget(), deadList(), deadRetry(), replay(), key(), provision())
 }
 
 func all() service.Program[allinone.Config] {
@@ -208,6 +209,25 @@ func health() service.Program[struct{}] {
 		Flags:   func(fs *flag.FlagSet) { gatewayFlag(fs, &gateway) },
 		Run: func(ctx context.Context, _ struct{}, f service.Frame) error {
 			return admin.Health(ctx, gateway, f.Out)
+		},
+	}
+}
+
+func doctor() service.Program[admin.DoctorConfig] {
+	var d admin.Doctor
+	return service.Program[admin.DoctorConfig]{
+		Name:    "rucflow doctor",
+		Summary: "looks at a set-up with the settings of its services, and says of each part how it is and what mends it; exit 0 if nothing fails",
+		Check:   (*admin.DoctorConfig).Check,
+		Flags: func(fs *flag.FlagSet) {
+			output(fs, &d.JSON)
+			of := strings.Join(admin.Groups(), ", ")
+			fs.StringVar(&d.Only, "only", "", "only these `groups` of checks, separated by commas: "+of)
+			fs.StringVar(&d.Skip, "skip", "", "all but these `groups`")
+		},
+		Run: func(ctx context.Context, c admin.DoctorConfig, f service.Frame) error {
+			d.Now = f.Now
+			return d.Run(ctx, c, f.Out)
 		},
 	}
 }
