@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
+	"github.com/rucflow/rucflow/shared/client"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/wire"
@@ -61,7 +59,7 @@ func Lookup(ctx context.Context, a Asking, out, errs io.Writer) error {
 	for range min(lookupsAtOnce, len(numbers)) {
 		wg.Go(func() {
 			for i := range places {
-				r, err := ask(ctx, nc, numbers[i], a.Wait)
+				r, err := client.Lookup(ctx, nc, numbers[i], client.Request{Wait: a.Wait})
 				mu.Lock()
 				switch {
 				case ctx.Err() != nil: // it is said once, for all
@@ -148,33 +146,11 @@ func words(in io.Reader) (all []string, err error) {
 	return all, nil
 }
 
-// ask makes one request. Its errors are *ruc.Error.
-func ask(ctx context.Context, nc *nats.Conn, n ruc.Number, wait time.Duration) (wire.Reply, error) {
-	m := nats.NewMsg(wire.SubjectLookup)
-	m.Data = []byte(n.String())
-	wire.SetWait(m.Header, wait)
-	// The gateway's own answer that it took too long comes when the wait is over.
-	ctx, cancel := context.WithTimeout(ctx, wait+replyMargin)
-	defer cancel()
-	reply, err := nc.RequestMsgWithContext(ctx, m)
-	switch {
-	case errors.Is(err, nats.ErrNoResponders):
-		return wire.Reply{}, &ruc.Error{Code: ruc.Unavailable, Detail: "Ningún gateway responde en este servidor NATS.", Err: err}
-	case errors.Is(err, context.DeadlineExceeded):
-		return wire.Reply{}, &ruc.Error{Code: ruc.Timeout, Err: err}
-	case err != nil:
-		return wire.Reply{}, &ruc.Error{Code: ruc.Unavailable, Detail: "La consulta no llegó al servidor NATS, o se perdió la conexión.", Err: err}
-	}
-	return wire.ReadReply(n, reply)
-}
-
-const replyMargin = time.Second
-
 // row is an answer as a line of the table.
 func row(r wire.Reply, now time.Time) string {
 	age := age(now.Sub(r.Prefix.ObtainedAt))
-	var a ruc.Answer
-	if err := json.Unmarshal(r.Body, &a); err != nil {
+	a, err := r.Answer()
+	if err != nil {
 		return fmt.Sprintf("%s\tan answer that cannot be read\t\t\t\t%s\t", r.Prefix.RUC, age)
 	}
 	if a.Record == nil {

@@ -49,7 +49,7 @@ var natsRights = []struct {
 	{"pub $KV.RUC_STATE.pause", "scraper admin"},
 	{"pub $KV.RUC_STATE.other", ""},
 	{"pub ruc.resolve", "gateway client"},
-	{"pub ruc.lookup", "client"},
+	{"pub ruc.lookup", "prewarm client"},
 
 	// Streams and consumers.
 	{"pub $JS.API.STREAM.CREATE.RUC_EVENTS", "setup"},
@@ -86,7 +86,7 @@ var natsRights = []struct {
 	{"pub $JS.API.CONSUMER.DELETE.KV_RUC_STATE.x", "gateway scraper admin"},
 	{"pub $JS.API.CONSUMER.PAUSE.RUC_EVENTS.cachewriter", ""},
 	{"pub $JS.API.CONSUMER.INFO.RUC_EVENTS.cachewriter", "setup admin cachewriter"},
-	{"pub $JS.API.CONSUMER.INFO.RUC_VISITS.slots", "setup admin scraper"},
+	{"pub $JS.API.CONSUMER.INFO.RUC_VISITS.slots", "setup admin scraper prewarm"},
 	{"pub $JS.API.CONSUMER.LIST.RUC_EVENTS", "admin"},
 	{"pub $JS.API.CONSUMER.MSG.NEXT.RUC_EVENTS.cachewriter", "cachewriter"},
 	{"pub $JS.API.CONSUMER.MSG.NEXT.RUC_VISITS.slots", "scraper"},
@@ -114,6 +114,7 @@ var natsRights = []struct {
 	{"pub _INBOX.x", "gateway scraper"},
 	{"pub _INBOX_gateway.x", "scraper"},
 	{"pub _INBOX_admin.x", "gateway scraper"},
+	{"pub _INBOX_prewarm.x", "gateway"},
 	{"pub _INBOX_scraper.x", ""},
 	{"pub _INBOX_cachewriter.x", ""},
 	{"pub _INBOX_setup.x", ""},
@@ -122,6 +123,7 @@ var natsRights = []struct {
 	{"sub _INBOX_gateway.>", "gateway"},
 	{"sub _INBOX_scraper.>", "scraper"},
 	{"sub _INBOX_cachewriter.>", "cachewriter"},
+	{"sub _INBOX_prewarm.>", "prewarm"},
 	{"sub _INBOX_admin.>", "admin"},
 
 	{"sub ruc.resolved", "gateway scraper client"},

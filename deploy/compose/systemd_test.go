@@ -60,7 +60,7 @@ func variables(text string, commented bool) []string {
 
 func TestSystemd_Units(t *testing.T) {
 	paths, err := filepath.Glob("../systemd/*.service")
-	if err != nil || len(paths) != 5 {
+	if err != nil || len(paths) != 6 {
 		t.Fatalf("units %v (%v)", paths, err)
 	}
 	dir, err := made()
@@ -74,7 +74,12 @@ func TestSystemd_Units(t *testing.T) {
 			u := readUnit(t, path)
 			line, ok := strings.CutPrefix(u.one(t, "ExecStart"), "/opt/rucflow/bin/")
 			words := strings.Fields(line)
-			if want := strings.TrimPrefix(name, "rucflow-"); !ok || words[len(words)-1] != want {
+			// The binary and its command, before the flags.
+			called := words
+			if i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "-") }); i >= 0 {
+				called = words[:i]
+			}
+			if want := strings.TrimPrefix(name, "rucflow-"); !ok || called[len(called)-1] != want {
 				t.Fatalf("starts %v, want %s", u.one(t, "ExecStart"), want)
 			}
 			if !strings.Contains(readFile(t, filepath.Join(top, "Makefile")), " bin/"+words[0]) {
@@ -124,7 +129,7 @@ func TestSystemd_Units(t *testing.T) {
 			}
 			in := effective(t, run, env)
 			// The same users as in compose.yaml.
-			if s, ok := everything(t).Services[words[len(words)-1]]; ok {
+			if s, ok := everything(t).Services[called[len(called)-1]]; ok {
 				container := effective(t, programOf(t, s), environ(t, s))
 				for _, setting := range []string{"NATS_USER", "NATS_PASSWORD", "NATS_PROVISION", "REDIS_USERNAME", "REDIS_PASSWORD", "ADMIN_TOKEN"} {
 					if in[setting] != container[setting] {
@@ -134,7 +139,7 @@ func TestSystemd_Units(t *testing.T) {
 			}
 
 			kind := "exec"
-			if len(words) > 1 {
+			if len(called) > 1 {
 				kind = "oneshot"
 			}
 			for key, want := range map[string]string{

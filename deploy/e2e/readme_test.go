@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"cmp"
+	"context"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,10 +15,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/cachewriter"
+	"github.com/rucflow/rucflow/cachewriter/prewarm"
 	"github.com/rucflow/rucflow/deploy/allinone"
 	"github.com/rucflow/rucflow/gateway"
 	"github.com/rucflow/rucflow/scraper"
@@ -55,7 +60,7 @@ func table(t *testing.T, name, want string) {
 }
 
 // programs are the binaries with settings.
-var programs = []string{"gateway", "scraper", "cachewriter", "rucflow"}
+var programs = []string{"gateway", "scraper", "cachewriter", "prewarm", "rucflow"}
 
 // effective returns the settings that a program prints, and their values.
 func effective(t *testing.T, program string) map[string]string {
@@ -93,7 +98,7 @@ func TestReadme_ListsEverySetting(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("| variable | default | of | meaning |\n|---|---|---|---|\n")
 	for _, cfg := range []any{
-		&service.Config{}, &service.NATSConfig{}, &store.Config{}, &gateway.Config{}, &scraper.Config{}, &cachewriter.Config{}, &allinone.Config{},
+		&service.Config{}, &service.NATSConfig{}, &store.Config{}, &gateway.Config{}, &scraper.Config{}, &cachewriter.Config{}, &prewarm.Config{}, &allinone.Config{},
 	} {
 		for _, s := range service.Settings(cfg) {
 			if !unlisted[s.Name] {
@@ -146,6 +151,8 @@ type metric struct {
 func exported(t *testing.T) map[string]metric {
 	t.Helper()
 	r := start(t, t.TempDir())
+	stopPrewarm := watching(t, r)
+	defer stopPrewarm()
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)
@@ -173,6 +180,34 @@ func exported(t *testing.T) map[string]metric {
 		all[name] = metric{help, labels}
 	}
 	return all
+}
+
+// watching runs a prewarm beside the all-in-one, which has none, with its registry.
+func watching(t *testing.T, r *rig) (stop func()) {
+	t.Helper()
+	list := filepath.Join(t.TempDir(), "list.txt")
+	if err := os.WriteFile(list, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := prewarm.Config{Watch: list, Column: "1"}
+	serves := make(chan struct{})
+	log := zerolog.New(io.Discard).Hook(zerolog.HookFunc(func(_ *zerolog.Event, _ zerolog.Level, message string) {
+		if message == "prewarm serves" {
+			close(serves)
+		}
+	}))
+	nc := r.connect()
+	stop = service.Background(t.Context(), func(ctx context.Context) {
+		if err := prewarm.Run(ctx, cfg, prewarm.Deps{NATS: nc, Log: log, Now: time.Now, Registry: r.reg}); err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-serves:
+	case <-time.After(readyWait):
+		t.Error("the prewarm does not serve")
+	}
+	return stop
 }
 
 func TestReadme_ListsEveryMetric(t *testing.T) {

@@ -80,6 +80,9 @@ func TestRights_EachIsUsed(t *testing.T) {
 		t.Errorf("the history: %d %s", status, history)
 	}
 	operator(t, f, admin)
+	if said, status := f.prewarm(fresh(9505)); status != 0 || !strings.Contains(said, "1 fetched") {
+		t.Errorf("prewarm: %d %s", status, said)
+	}
 	for _, subject := range []string{wire.SubjectResolved, wire.SubjectFailed, wire.SubjectProgress} {
 		f.eventually("a client hears "+subject, readyWait, func() bool { return events(subject) })
 	}
@@ -228,7 +231,7 @@ var traced = regexp.MustCompile(`"\$G/user:(\w+)" - <<- \[(H?PUB|SUB) (\S+) (.*)
 // subject needed it and no other.
 func (f *fleet) everyRightIsUsed(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"setup", "gateway", "scraper", "cachewriter", "client", "admin"} {
+	for _, name := range []string{"setup", "gateway", "scraper", "cachewriter", "prewarm", "client", "admin"} {
 		t.Setenv("nats_"+name, f.secret("nats_"+name))
 	}
 	t.Setenv("nats_store_dir", t.TempDir())

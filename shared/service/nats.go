@@ -44,6 +44,10 @@ func NATSReady(nc *nats.Conn) func() error {
 // personal finds the numbers of natural persons, which hold a national id.
 var personal = regexp.MustCompile(`\b(1[0-9])[0-9]{7}([0-9]{2})\b`)
 
+// MaskNumbers returns text for logs: the numbers of natural persons in it, which need not
+// be valid, as ruc.Number.Masked shows them.
+func MaskNumbers(text string) string { return personal.ReplaceAllString(text, "$1*******$2") }
+
 const (
 	reconnectWait   = 100 * time.Millisecond
 	reconnectJitter = 50 * time.Millisecond
@@ -97,7 +101,7 @@ func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Optio
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			// A refused right is named with its subject, which may end with a number.
-			e := log.Error().Str("error", personal.ReplaceAllString(err.Error(), "$1*******$2"))
+			e := log.Error().Str("error", MaskNumbers(err.Error()))
 			if s != nil {
 				e = e.Str("subject", s.Subject)
 			}

@@ -37,6 +37,14 @@ type Reply struct {
 	Seq    uint64 // sequence of the event behind it, 0 where unknown
 }
 
+// Answer decodes the body.
+func (r Reply) Answer() (a ruc.Answer, err error) {
+	if err := json.Unmarshal(r.Body, &a); err != nil {
+		return ruc.Answer{}, fmt.Errorf("wire.Reply.Answer: %w", err)
+	}
+	return a, nil
+}
+
 // RespondAnswer sends an encoded answer as the reply to a micro request: the
 // bytes as they are when it was found, else the not-found problem. seq is the
 // sequence of the event behind it, 0 where unknown.
