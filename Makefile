@@ -5,7 +5,7 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 
 MODULES   := shared gateway scraper cachewriter deploy
-BINARIES  := bin/rucflow bin/gateway bin/scraper bin/cachewriter bin/prewarm bin/replica
+BINARIES  := bin/rucflow bin/gateway bin/scraper bin/cachewriter bin/audit bin/prewarm bin/replica
 TOOLS     := $(CURDIR)/.tools
 
 LINT_VERSION := v2.15.0
@@ -35,6 +35,7 @@ bin/gateway:     PACKAGE := ./gateway/cmd/gateway
 bin/scraper:     PACKAGE := ./scraper/cmd/scraper
 bin/replica:     PACKAGE := ./scraper/cmd/replica
 bin/cachewriter: PACKAGE := ./cachewriter/cmd/cachewriter
+bin/audit:       PACKAGE := ./cachewriter/cmd/audit
 bin/prewarm:     PACKAGE := ./cachewriter/cmd/prewarm
 $(BINARIES):
 	@CGO_ENABLED=0 go build -trimpath -o $@ $(PACKAGE)

@@ -8,7 +8,7 @@ cd "${1:-$top}"
 # An .env of before there was this setting gets it.
 grep -q '^SECRETS_DIR=' .env || echo 'SECRETS_DIR=./secrets' >>.env
 [ -d secrets ] || mkdir -m 700 secrets
-for name in nats_setup nats_gateway nats_scraper nats_cachewriter nats_prewarm nats_client nats_admin \
+for name in nats_setup nats_gateway nats_scraper nats_cachewriter nats_audit nats_prewarm nats_client nats_admin \
 	redis_gateway redis_cachewriter redis_reader admin_token grafana_admin; do
 	[ -e "secrets/$name" ] && continue
 	od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$name"

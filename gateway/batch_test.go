@@ -221,7 +221,10 @@ func TestBatch_LosesNothingWhenTheGatewayStops(t *testing.T) {
 	stopped := make(chan error)
 	go func() { stopped <- r.stop() }()
 	eventually(t, "the gateway stops", func() bool {
-		_, err := http.Get(r.url + "/livez")
+		res, err := r.web.Get(r.url + "/livez")
+		if err == nil {
+			res.Body.Close()
+		}
 		return err != nil
 	})
 	close(answer)

@@ -23,7 +23,6 @@ const (
 	// answer is younger than its event.
 	skew          = time.Hour
 	progressEvery = time.Second
-	dayForm       = "2006-01-02"
 )
 
 // StoreConfig is how a command reaches the stream of answers and the Redis that they are
@@ -71,7 +70,7 @@ const (
 // before the first is written. Between the two it holds the numbers, about 50 bytes each,
 // and never more than a page of answers.
 func (r Replay) Run(ctx context.Context, cfg StoreConfig, out, errs io.Writer) error {
-	since, err := r.since()
+	since, err := service.ParseSince(r.Since, r.Now())
 	if err != nil {
 		return err
 	}
@@ -95,23 +94,6 @@ func (r Replay) Run(ctx context.Context, cfg StoreConfig, out, errs io.Writer) e
 	}
 	p.summary(out, r.DryRun)
 	return because(ctx, err)
-}
-
-func (r Replay) since() (time.Time, error) {
-	if r.Since == "" {
-		return time.Time{}, nil
-	}
-	if d, err := service.ParseDuration(r.Since); err == nil {
-		return r.Now().Add(-d), nil
-	}
-	if t, err := time.ParseInLocation(dayForm, r.Since, time.Local); err == nil {
-		return t, nil
-	}
-	t, err := time.Parse(time.RFC3339, r.Since)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("-since: %q is neither a day such as 2026-11-01, nor a time such as 2026-11-01T08:00:00-05:00, nor a duration such as 72h; %w", r.Since, service.ErrUsage)
-	}
-	return t, nil
 }
 
 func (r Replay) numbers() ([]ruc.Number, error) {

@@ -20,7 +20,7 @@ import (
 func TestCompose_ServicesAndProfiles(t *testing.T) {
 	want := map[string][]string{
 		"provision": nil, "gateway": nil, "scraper": nil, "cachewriter": nil, "nats": nil, "redis": nil,
-		"replica": {"demo"}, "prewarm": {"prewarm"}, "nats-box": {"tools"}, "nats-admin": {"tools"}, "prometheus": {"monitoring"}, "grafana": {"monitoring"},
+		"replica": {"demo"}, "audit": {"audit"}, "prewarm": {"prewarm"}, "nats-box": {"tools"}, "nats-admin": {"tools"}, "prometheus": {"monitoring"}, "grafana": {"monitoring"},
 	}
 	p := everything(t)
 	for name, profiles := range want {
@@ -106,8 +106,8 @@ func TestCompose_Environment(t *testing.T) {
 				t.Errorf("%s=%q, want %q", name, in[name], value)
 			}
 		}
-		// A prewarm asks the gateways and knows no site.
-		if _, ok := in["SUNAT_URL"]; ok == (s.Name == "prewarm") || ok && !strings.HasPrefix(in["SUNAT_URL"], "https://e-consultaruc.sunat.gob.pe/") {
+		// Two read and ask what others have, and know no site.
+		if _, ok := in["SUNAT_URL"]; ok == (s.Name == "audit" || s.Name == "prewarm") || ok && !strings.HasPrefix(in["SUNAT_URL"], "https://e-consultaruc.sunat.gob.pe/") {
 			t.Errorf("SUNAT_URL=%s", in["SUNAT_URL"])
 		}
 		if s.Name == "provision" {
@@ -132,13 +132,13 @@ func TestCompose_SettingsReachTheServices(t *testing.T) {
 	given := map[string]string{
 		"LOG_LEVEL": "debug", "REQUEST_TIMEOUT": "44s", "RATE_LIMIT": "7/m", "TRUSTED_PROXIES": "10.0.0.0/8", "ALLOWED_HOSTS": "ruc.pe", "CORS_ORIGINS": "https://app.pe", "CACHE_TTL": "100h0m0s", "CACHE_NEGATIVE_TTL": "2h0m0s", "CACHE_GRACE": "200h0m0s",
 		"EVENTS_MAX_AGE": "1000h0m0s", "SUNAT_URL": "http://replica:8088/x", "SUNAT_SLOTS": "3", "SUNAT_MAX_CONCURRENT": "4", "SUNAT_PACE": "7s", "SUNAT_PAUSE": "6m0s",
-		"SUNAT_ATTEMPTS": "5", "SUNAT_ATTEMPT_TIMEOUT": "9s", "SUNAT_QUEUE": "65", "SUNAT_USER_AGENT": "somebody",
+		"SUNAT_ATTEMPTS": "5", "SUNAT_ATTEMPT_TIMEOUT": "9s", "SUNAT_QUEUE": "65", "SUNAT_USER_AGENT": "somebody", "AUDIT_FILE_BYTES": "7MiB", "AUDIT_KEEP": "300h0m0s",
 	}
 	env := []string{"SECRETS_DIR=./x"}
 	for name, value := range given {
 		env = append(env, name+"="+value)
 	}
-	p, err := load(env, nil, []string{"prewarm"})
+	p, err := load(env, nil, []string{"audit", "prewarm"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,6 +393,7 @@ func TestCompose_Networks(t *testing.T) {
 		"provision":   {"nats": types.ServiceConditionHealthy},
 		"scraper":     {"provision": types.ServiceConditionCompletedSuccessfully},
 		"cachewriter": {"provision": types.ServiceConditionCompletedSuccessfully, "redis": types.ServiceConditionStarted},
+		"audit":       {"provision": types.ServiceConditionCompletedSuccessfully},
 		"prewarm":     {"provision": types.ServiceConditionCompletedSuccessfully},
 	} {
 		got := map[string]string{}
@@ -484,7 +485,7 @@ func TestCompose_Demo(t *testing.T) {
 		t.Errorf("command %v, want %v", r.Command, want)
 	}
 	for _, name := range ours {
-		if _, ok := p.Services[name]; !ok && name == "prewarm" {
+		if _, ok := p.Services[name]; !ok && (name == "audit" || name == "prewarm") {
 			continue // of another profile
 		}
 		if in := effective(t, programOf(t, p.Services[name]), environ(t, p.Services[name])); in["SUNAT_URL"] != "http://replica:8088"+replica.FormPath {

@@ -92,7 +92,7 @@ func services(t *testing.T, f func(t *testing.T, s types.ServiceConfig)) {
 }
 
 // ours are the services that are binaries with settings of package service.
-var ours = []string{"provision", "gateway", "scraper", "cachewriter", "prewarm"}
+var ours = []string{"provision", "gateway", "scraper", "cachewriter", "audit", "prewarm"}
 
 // fleet are those of them that go on running.
 var fleet = ours[1:]

@@ -98,7 +98,7 @@ var natsRights = []struct {
 	{"pub $JS.API.DIRECT.GET.RUC_EVENTS.ruc.resolved.20131312955", "gateway scraper admin"},
 	{"pub $JS.API.DIRECT.GET.RUC_EVENTS.ruc.failed.20131312955", "scraper admin"},
 	{"pub $JS.API.DIRECT.GET.RUC_EVENTS.ruc.changed.20131312955", "admin"},
-	{"pub $JS.API.DIRECT.GET.RUC_EVENTS", "gateway cachewriter admin"},
+	{"pub $JS.API.DIRECT.GET.RUC_EVENTS", "gateway cachewriter audit admin"},
 	{"pub $JS.API.DIRECT.GET.RUC_DEAD", "admin"},
 
 	// Discovery, the system, other people's subjects.
@@ -114,6 +114,7 @@ var natsRights = []struct {
 	{"pub _INBOX.x", "gateway scraper"},
 	{"pub _INBOX_gateway.x", "scraper"},
 	{"pub _INBOX_admin.x", "gateway scraper"},
+	{"pub _INBOX_audit.x", ""},
 	{"pub _INBOX_prewarm.x", "gateway"},
 	{"pub _INBOX_scraper.x", ""},
 	{"pub _INBOX_cachewriter.x", ""},
@@ -123,12 +124,13 @@ var natsRights = []struct {
 	{"sub _INBOX_gateway.>", "gateway"},
 	{"sub _INBOX_scraper.>", "scraper"},
 	{"sub _INBOX_cachewriter.>", "cachewriter"},
+	{"sub _INBOX_audit.>", "audit"},
 	{"sub _INBOX_prewarm.>", "prewarm"},
 	{"sub _INBOX_admin.>", "admin"},
 
-	{"sub ruc.resolved", "gateway scraper client"},
-	{"sub ruc.failed", "gateway scraper client"},
-	{"sub ruc.changed", "gateway client"},
+	{"sub ruc.resolved", "gateway scraper audit client"},
+	{"sub ruc.failed", "gateway scraper audit client"},
+	{"sub ruc.changed", "gateway audit client"},
 	{"sub ruc.resolved.*", ""},
 	{"sub ruc.visit.*", ""},
 	{"sub ruc.dropped", "scraper"},

@@ -107,7 +107,7 @@ func TestNATS_StartsWithItsPasswordsOrNotAtAll(t *testing.T) {
 				}
 				names = append(names, u.Username)
 			}
-			if want := []string{"setup", "gateway", "scraper", "cachewriter", "prewarm", "client", "admin"}; !slices.Equal(names, want) || opts.Authorization != "" {
+			if want := []string{"setup", "gateway", "scraper", "cachewriter", "audit", "prewarm", "client", "admin"}; !slices.Equal(names, want) || opts.Authorization != "" {
 				t.Errorf("users %v, want %v; token %q", names, want, opts.Authorization)
 			}
 		})

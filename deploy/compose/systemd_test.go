@@ -60,7 +60,7 @@ func variables(text string, commented bool) []string {
 
 func TestSystemd_Units(t *testing.T) {
 	paths, err := filepath.Glob("../systemd/*.service")
-	if err != nil || len(paths) != 6 {
+	if err != nil || len(paths) != 7 {
 		t.Fatalf("units %v (%v)", paths, err)
 	}
 	dir, err := made()

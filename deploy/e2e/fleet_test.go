@@ -46,6 +46,7 @@ var binaries = sync.OnceValues(func() (dir string, err error) {
 		{"../../gateway", "./cmd/gateway"},
 		{"../../scraper", "./cmd/scraper"},
 		{"../../cachewriter", "./cmd/cachewriter"},
+		{"../../cachewriter", "./cmd/audit"},
 		{"../../cachewriter", "./cmd/prewarm"},
 		{"..", "./cmd/rucflow"},
 		{"..", "github.com/nats-io/nats-server/v2"},

@@ -17,10 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/cachewriter"
+	"github.com/rucflow/rucflow/cachewriter/audit"
 	"github.com/rucflow/rucflow/cachewriter/prewarm"
 	"github.com/rucflow/rucflow/deploy/allinone"
 	"github.com/rucflow/rucflow/gateway"
@@ -60,7 +62,7 @@ func table(t *testing.T, name, want string) {
 }
 
 // programs are the binaries with settings.
-var programs = []string{"gateway", "scraper", "cachewriter", "prewarm", "rucflow"}
+var programs = []string{"gateway", "scraper", "cachewriter", "audit", "prewarm", "rucflow"}
 
 // effective returns the settings that a program prints, and their values.
 func effective(t *testing.T, program string) map[string]string {
@@ -98,7 +100,7 @@ func TestReadme_ListsEverySetting(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("| variable | default | of | meaning |\n|---|---|---|---|\n")
 	for _, cfg := range []any{
-		&service.Config{}, &service.NATSConfig{}, &store.Config{}, &gateway.Config{}, &scraper.Config{}, &cachewriter.Config{}, &prewarm.Config{}, &allinone.Config{},
+		&service.Config{}, &service.NATSConfig{}, &store.Config{}, &gateway.Config{}, &scraper.Config{}, &cachewriter.Config{}, &audit.Config{}, &prewarm.Config{}, &allinone.Config{},
 	} {
 		for _, s := range service.Settings(cfg) {
 			if !unlisted[s.Name] {
@@ -151,8 +153,16 @@ type metric struct {
 func exported(t *testing.T) map[string]metric {
 	t.Helper()
 	r := start(t, t.TempDir())
-	stopPrewarm := watching(t, r)
-	defer stopPrewarm()
+	list := filepath.Join(t.TempDir(), "list.txt")
+	if err := os.WriteFile(list, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer beside(t, r, "prewarm", func(ctx context.Context, nc *nats.Conn, log zerolog.Logger) error {
+		return prewarm.Run(ctx, prewarm.Config{Watch: list, Column: "1"}, prewarm.Deps{NATS: nc, Log: log, Now: time.Now, Registry: r.reg})
+	})()
+	defer beside(t, r, "audit", func(ctx context.Context, nc *nats.Conn, log zerolog.Logger) error {
+		return audit.Run(ctx, audit.Config{Dir: t.TempDir()}, audit.Deps{NATS: nc, Log: log, Now: time.Now, Registry: r.reg})
+	})()
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)
@@ -182,30 +192,25 @@ func exported(t *testing.T) map[string]metric {
 	return all
 }
 
-// watching runs a prewarm beside the all-in-one, which has none, with its registry.
-func watching(t *testing.T, r *rig) (stop func()) {
+// beside runs a service beside the all-in-one, which has none of its kind, with its registry.
+func beside(t *testing.T, r *rig, name string, run func(context.Context, *nats.Conn, zerolog.Logger) error) (stop func()) {
 	t.Helper()
-	list := filepath.Join(t.TempDir(), "list.txt")
-	if err := os.WriteFile(list, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cfg := prewarm.Config{Watch: list, Column: "1"}
 	serves := make(chan struct{})
 	log := zerolog.New(io.Discard).Hook(zerolog.HookFunc(func(_ *zerolog.Event, _ zerolog.Level, message string) {
-		if message == "prewarm serves" {
+		if message == name+" serves" {
 			close(serves)
 		}
 	}))
 	nc := r.connect()
 	stop = service.Background(t.Context(), func(ctx context.Context) {
-		if err := prewarm.Run(ctx, cfg, prewarm.Deps{NATS: nc, Log: log, Now: time.Now, Registry: r.reg}); err != nil {
+		if err := run(ctx, nc, log); err != nil {
 			t.Error(err)
 		}
 	})
 	select {
 	case <-serves:
 	case <-time.After(readyWait):
-		t.Error("the prewarm does not serve")
+		t.Errorf("%s does not serve", name)
 	}
 	return stop
 }

@@ -80,6 +80,7 @@ func TestRights_EachIsUsed(t *testing.T) {
 		t.Errorf("the history: %d %s", status, history)
 	}
 	operator(t, f, admin)
+	f.audited()
 	if said, status := f.prewarm(fresh(9505)); status != 0 || !strings.Contains(said, "1 fetched") {
 		t.Errorf("prewarm: %d %s", status, said)
 	}
@@ -231,7 +232,7 @@ var traced = regexp.MustCompile(`"\$G/user:(\w+)" - <<- \[(H?PUB|SUB) (\S+) (.*)
 // subject needed it and no other.
 func (f *fleet) everyRightIsUsed(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"setup", "gateway", "scraper", "cachewriter", "prewarm", "client", "admin"} {
+	for _, name := range []string{"setup", "gateway", "scraper", "cachewriter", "audit", "prewarm", "client", "admin"} {
 		t.Setenv("nats_"+name, f.secret("nats_"+name))
 	}
 	t.Setenv("nats_store_dir", t.TempDir())

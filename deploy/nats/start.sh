@@ -3,7 +3,7 @@
 # further options, the passwords in the files nats_<user> of SECRETS_DIR, and the streams in
 # STORE_DIR.
 set -eu
-for user in setup gateway scraper cachewriter prewarm client admin; do
+for user in setup gateway scraper cachewriter audit prewarm client admin; do
 	file=${SECRETS_DIR:-/run/secrets}/nats_$user
 	password=$(cat "$file")
 	# An empty password is no password; others than these do not fit into a URL.

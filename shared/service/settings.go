@@ -68,6 +68,25 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// ParseSince reads a moment of the past: a day such as 2026-11-01, here, a time such as
+// 2026-11-01T08:00:00-05:00, or how long before now, such as 72h. Nothing is the zero time.
+func ParseSince(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := ParseDuration(s); err == nil {
+		return now.Add(-d), nil
+	}
+	if t, err := time.ParseInLocation(time.DateOnly, s, time.Local); err == nil {
+		return t, nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("-since: %q is neither a day such as 2026-11-01, nor a time such as 2026-11-01T08:00:00-05:00, nor a duration such as 72h; %w", s, ErrUsage)
+	}
+	return t, nil
+}
+
 // The struct tags of a setting. A struct of settings has one field per variable:
 //
 //	Pace time.Duration `env:"SUNAT_PACE" envDefault:"1.1s" help:"time between two queries"`

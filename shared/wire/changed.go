@@ -116,7 +116,7 @@ func ParseChanged(m *nats.Msg) (ChangedNotice, error) {
 	fail := func(what string) (ChangedNotice, error) {
 		return ChangedNotice{}, fmt.Errorf("%w: %s", ErrBadChange, what)
 	}
-	kind, tail, _ := cutLast(storedSubject(m))
+	kind, tail, _ := cutLast(StoredSubject(m))
 	n, err := ruc.Parse(tail)
 	if kind != SubjectChanged || err != nil {
 		return fail("subject")

@@ -63,6 +63,21 @@ func describe(m *nats.Msg, id, ceType, contentType, ceSource string, n ruc.Numbe
 	m.Header.Set(headerContentType, contentType)
 }
 
+// Attributes are what an event says of itself, as CloudEvents names it; "" where it does not.
+type Attributes struct {
+	ID, Type, Source, Subject, Time, ContentType string
+	TraceParent                                  string // of the lookup that began it
+}
+
+// AttributesOf reads them from a message's headers.
+func AttributesOf(m *nats.Msg) Attributes {
+	return Attributes{
+		ID: m.Header.Get(headerCEID), Type: m.Header.Get(headerCEType), Source: m.Header.Get(headerCESource),
+		Subject: m.Header.Get(headerCESubject), Time: m.Header.Get(headerCETime), ContentType: m.Header.Get(headerContentType),
+		TraceParent: m.Header.Get(headerTraceparent),
+	}
+}
+
 // Event is one stored event, as a subscriber, a consumer or a direct get sees it.
 type Event struct {
 	RUC    ruc.Number
@@ -78,12 +93,12 @@ type Event struct {
 // get: SubjectResolved, SubjectFailed, SubjectChanged. Others than ours may have stored it
 // under another one.
 func KindOf(m *nats.Msg) string {
-	kind, _, _ := cutLast(storedSubject(m))
+	kind, _, _ := cutLast(StoredSubject(m))
 	return kind
 }
 
-// storedSubject is the subject that the message was stored under.
-func storedSubject(m *nats.Msg) string {
+// StoredSubject is the subject that a message of a stream was stored under.
+func StoredSubject(m *nats.Msg) string {
 	return cmp.Or(m.Header.Get(headerSubject), m.Subject)
 }
 
@@ -99,7 +114,7 @@ func ParseEvent(m *nats.Msg) (Event, error) {
 	if err != nil {
 		return Event{}, fmt.Errorf("%w: %w: %s", ErrBadEvent, DeadBadSubject, headerTimeStamp)
 	}
-	return parseEvent(storedSubject(m), m.Header, m.Data, Sequence(m.Header.Get, headerSequence), stored)
+	return parseEvent(StoredSubject(m), m.Header, m.Data, Sequence(m.Header.Get, headerSequence), stored)
 }
 
 // ParseConsumed checks a message that a JetStream consumer delivered.

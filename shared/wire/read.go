@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/rucflow/rucflow/shared/ruc"
 )
 
 const (
@@ -63,6 +65,34 @@ func ReadEvents(ctx context.Context, nc *nats.Conn, first uint64, f func(page []
 		return fmt.Errorf("wire.ReadEvents: %w", err)
 	}
 	return nil
+}
+
+// ReadEventsOf is ReadEvents for what was stored about one number at since or later.
+func ReadEventsOf(ctx context.Context, nc *nats.Conn, n ruc.Number, since time.Time, f func(page []*nats.Msg) error) error {
+	return readSince(ctx, nc, eventSubjects(n), since, f)
+}
+
+// ReadEventsSince is ReadEvents for what was stored at since or later.
+func ReadEventsSince(ctx context.Context, nc *nats.Conn, since time.Time, f func(page []*nats.Msg) error) error {
+	return readSince(ctx, nc, everyEvent, since, f)
+}
+
+func readSince(ctx context.Context, nc *nats.Conn, subjects string, since time.Time, f func(page []*nats.Msg) error) error {
+	err := readStream(ctx, nc, StreamEvents, directGet{NextFor: subjects, Since: &since, Batch: eventsPageMessages, Bytes: eventsPageBytes}, f)
+	if err != nil {
+		return fmt.Errorf("wire.ReadEventsSince: %w", err)
+	}
+	return nil
+}
+
+// EventAt is where the message of that sequence stands in RUC_EVENTS; not ok where there
+// is none any more.
+func EventAt(ctx context.Context, nc *nats.Conn, seq uint64) (at Place, ok bool, err error) {
+	m, ok, err := getOne(ctx, nc, directGet{Seq: seq})
+	if err != nil || !ok {
+		return Place{}, false, err
+	}
+	return PlaceOf(m), true, nil
 }
 
 // LastEvent is where the newest message of RUC_EVENTS stands; zero where it is empty.
