@@ -38,6 +38,10 @@ const (
 	// maxCatchUps bounds the readers that read the stream of events at one time, each a
 	// page of 2 MB; the others wait.
 	maxCatchUps = 8
+	// catchUpTime is what one of them may take, for which tens of thousands of events can be
+	// read. Who is slower is cut off and goes on when it is back, so that a few who are slow
+	// do not keep the others waiting.
+	catchUpTime = 30 * time.Second
 	// A replica that lags may not have what was heard already: it is asked so often.
 	catchUpReads = 10
 	catchUpRetry = 100 * time.Millisecond
@@ -176,7 +180,9 @@ func (s *streams) readOn(r *reader, after uint64, out patient) (read uint64, ok 
 	case <-s.feed.over:
 		return after, false
 	}
-	err := wire.ReadEvents(s.ctx, s.nc, after+1, func(page []*nats.Msg) error {
+	ctx, cancel := context.WithTimeout(s.ctx, catchUpTime)
+	defer cancel()
+	err := wire.ReadEvents(ctx, s.nc, after+1, func(page []*nats.Msg) error {
 		var b []byte
 		for _, m := range page {
 			after = wire.PlaceOf(m).Seq
@@ -191,7 +197,7 @@ func (s *streams) readOn(r *reader, after uint64, out patient) (read uint64, ok 
 		case <-s.feed.over:
 			return net.ErrClosed
 		default:
-			return nil
+			return ctx.Err()
 		}
 	})
 	return after, err == nil
