@@ -34,15 +34,18 @@ type news struct {
 	unknown map[uint64]error  // whose answer before could not be read
 }
 
-// look compares each answer with the one before it in the stream. It goes on while the
-// store is written to, of which it needs nothing.
+// look compares each answer with the one before it in the stream, unless it says itself
+// that there is nothing new. It goes on while the store is written to, of which it needs
+// nothing.
 func (w *writer) look(ctx context.Context, items []item) (wait func() news) {
-	if len(items) == 0 {
-		return func() news { return news{} }
+	var answers []wire.Event
+	for _, it := range items {
+		if !it.event.SaysNothingNew() {
+			answers = append(answers, it.event)
+		}
 	}
-	answers := make([]wire.Event, len(items))
-	for i, it := range items {
-		answers[i] = it.event
+	if len(answers) == 0 {
+		return func() news { return news{} }
 	}
 	found := make(chan news, 1)
 	go func() {

@@ -111,8 +111,18 @@ func TestChanges_SayWhatIsDifferent(t *testing.T) {
 }
 
 func TestChanges_OfEachRealOneAndNothingElse(t *testing.T) {
+	// As a slot stores answers, and as it did before they said what they follow.
+	t.Run("answers that say what they follow", func(t *testing.T) { testEachRealChange(t, true) })
+	t.Run("answers that do not", func(t *testing.T) { testEachRealChange(t, false) })
+}
+
+func testEachRealChange(t *testing.T, saying bool) {
 	r := newRig(t)
 	r.run(r.deps(&shelf{}))
+	publish := r.publish
+	if saying {
+		publish = r.publishSaying
+	}
 	now := time.Now()
 	failure := func() {
 		r.jobs++
@@ -120,7 +130,7 @@ func TestChanges_OfEachRealOneAndNothingElse(t *testing.T) {
 	}
 	var want []string
 	say := func(a ruc.Answer, changed string) {
-		seq := r.publish(a)
+		seq := publish(a)
 		if changed != "" {
 			want = append(want, fmt.Sprintf("%s %d %s", a.RUC, seq, changed))
 		}

@@ -249,6 +249,19 @@ func (r *rig) publish(a ruc.Answer) uint64 {
 	return r.store(wire.ResolvedEvent(a.RUC, job, encode(r.t, a), a.Fuente, time.Now()))
 }
 
+// publishSaying is publish as a slot does it: the event says what it follows.
+func (r *rig) publishSaying(a ruc.Answer) uint64 {
+	r.t.Helper()
+	r.jobs++
+	m := wire.ResolvedEvent(a.RUC, wire.Job{Seq: r.jobs, Time: time.Now()}, encode(r.t, a), a.Fuente, time.Now())
+	ack, err := wire.StoreAnswer(r.t.Context(), r.nc, r.js, a.RUC, m)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.last = ack.Sequence
+	return r.last
+}
+
 func (r *rig) store(m *nats.Msg) uint64 {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)

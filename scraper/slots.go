@@ -445,6 +445,13 @@ func (s *slots) retryAfter(code ruc.Code) time.Duration {
 	}
 }
 
+func (s *slots) publish(ctx context.Context, j job, kind string, m *nats.Msg) (*jetstream.PubAck, error) {
+	if kind == eventResolved {
+		return wire.StoreAnswer(ctx, s.nc, s.js, j.ruc, m)
+	}
+	return s.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+}
+
 // store keeps trying until the event is stored; false when ctx ended first.
 func (s *slots) store(ctx context.Context, log zerolog.Logger, j job, m *nats.Msg) bool {
 	j.trace.Set(m.Header)
@@ -455,7 +462,7 @@ func (s *slots) store(ctx context.Context, log zerolog.Logger, j job, m *nats.Ms
 	pause := storeRetryMin
 	for {
 		step, cancel := context.WithTimeout(ctx, ackTimeout)
-		ack, err := s.js.PublishMsg(step, m, jetstream.WithRetryAttempts(0))
+		ack, err := s.publish(step, j, kind, m)
 		cancel()
 		if err == nil {
 			if !ack.Duplicate {

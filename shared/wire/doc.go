@@ -58,6 +58,11 @@
 // failures between do not count. That a number is no longer found, or found again, is a
 // change of encontrado.
 //
+// A slot stores an answer on condition that the newest one of its number is still the one
+// that it has looked at, and Ruc-Before names that one and its huella. So the event says
+// itself, as a rule, that there is nothing new; otherwise, and where an event says nothing,
+// the cachewriter reads the answer before it in the stream.
+//
 // There is one change for each such answer, however often that is delivered, and to
 // however many cachewriters. Its ce-id is changed:<ruc>:<sequence of the answer>, Ruc-Seq
 // that sequence. As the stream forgets ids after ten minutes, a change is stored on

@@ -87,6 +87,8 @@ type Event struct {
 	Job    uint64    // sequence of the job that it ended, 0 where unknown
 	Body   []byte    // the encoded answer, or the problem document
 	Prefix Prefix    // of the answer; zero for a failed one
+
+	before string // headerBefore
 }
 
 // KindOf is the bare subject of a stored event that was republished, or read by a direct
@@ -140,7 +142,7 @@ func parseEvent(subject string, h nats.Header, body []byte, seq uint64, stored t
 	}
 	e := Event{
 		RUC: n, Failed: kind == SubjectFailed, Seq: seq, Stored: stored,
-		Job: Sequence(h.Get, HeaderJob), Body: body,
+		Job: Sequence(h.Get, HeaderJob), Body: body, before: h.Get(headerBefore),
 	}
 	if e.Failed {
 		return e, nil
