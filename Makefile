@@ -45,7 +45,7 @@ $(BINARIES):
 # compute, so that on two cores three packages run at a time.
 LANES = $(shell n=$$(nproc); echo $$((n > 3 ? n : 3)))
 .PHONY: test
-test: need-chromium need-redis need-curl lint standalone build ## everything CI checks: lint, builds, all tests with the race detector
+test: need-chromium need-redis need-curl need-node lint standalone build ## everything CI checks: lint, builds, all tests with the race detector
 	@go vet work
 	@go test -race -exec true work >/dev/null
 	@go test -race -shuffle=on -timeout 9m -p $(LANES) ./deploy/e2e work
@@ -70,8 +70,9 @@ screenshots: need-chromium ## the web page in each of its states, into screensho
 	@cd deploy && go test -count=1 -run TestPage_LooksRight ./page -screenshots $(CURDIR)/screenshots
 
 .PHONY: docs
-docs: need-chromium ## the tables in README.md, from the code
+docs: need-chromium ## the tables in README.md, from the code, and deploy/schemas, from openapi.yaml
 	@cd deploy && go test -count=1 -run TestReadme ./e2e -update
+	@cd deploy && go test -count=1 -run TestSchemas_AreThose ./schemas -update
 
 .PHONY: standalone
 standalone: # each module is tidy and builds without the workspace
@@ -103,10 +104,13 @@ tidy: ## go.mod and go.sum of every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy); done
 
 # A missing program is installed by root on Debian; anybody else is told the line.
-.PHONY: need-chromium need-redis
+.PHONY: need-chromium need-redis need-curl need-node
 need-chromium:
 	@deploy/need.sh chromium-headless-shell "$${CHROME_PATH:-}" /usr/lib/chromium/chromium-headless-shell /usr/lib/chromium/chromium
 need-redis:
 	@deploy/need.sh redis-server "$$(command -v redis-server || true)"
 need-curl: # of the README's first steps, which a test takes
 	@deploy/need.sh curl "$$(command -v curl || true)"
+need-node: # of an example, which a test runs
+	@deploy/need.sh nodejs "$$(command -v node || true)"
+	@deploy/need.sh npm "$$(command -v npm || true)"

@@ -8,30 +8,16 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/rucflow/rucflow/shared/client"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/wire"
 )
-
-// The types of what Watch hears, by the subjects they are heard on.
-const (
-	typeResolved = "resolved"
-	typeFailed   = "failed"
-	typeChanged  = "changed"
-	typeProgress = "progress"
-)
-
-var eventTypes = []string{typeResolved, typeFailed, typeChanged, typeProgress}
-
-// heldEvents is how many events wait for a slow terminal.
-const heldEvents = 4096
-
-// flushTimeout is how long the server may take to hear what is listened to.
-const flushTimeout = 5 * time.Second
 
 // Watch says what to show of what happens, and how.
 type Watch struct {
@@ -46,204 +32,139 @@ type Watch struct {
 // Run prints a line for each event until ctx ends, and on errs what becomes of the
 // connection.
 func (w Watch) Run(ctx context.Context, out, errs io.Writer) error {
-	types := eventTypes
+	wanted := client.Subscription{}
 	if w.Types != "" {
-		types = strings.Split(w.Types, ",")
-	}
-	for _, t := range types {
-		if !slices.Contains(eventTypes, t) {
-			return fmt.Errorf("-type: %q is none of %s; %w", t, strings.Join(eventTypes, ", "), service.ErrUsage)
+		for word := range strings.SplitSeq(w.Types, ",") {
+			if !slices.Contains(client.Kinds(), client.Kind(word)) {
+				return fmt.Errorf("-type: %q is none of %v; %w", word, client.Kinds(), service.ErrUsage)
+			}
+			wanted.Kinds = append(wanted.Kinds, client.Kind(word))
 		}
 	}
-	var only []ruc.Number
 	if w.Numbers != "" {
 		var err error
-		if only, err = parse(strings.Split(w.Numbers, ",")); err != nil {
+		if wanted.Numbers, err = parse(strings.Split(w.Numbers, ",")); err != nil {
 			return err
 		}
 	}
-	notices := make(chan string, 16)
+	var mu sync.Mutex // the connection's loss is told by another goroutine
 	notice := func(text string) {
-		select {
-		case notices <- text:
-		default: // as many are waiting to be read
-		}
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(errs, "%s  %s\n", w.Now().Local().Format(time.TimeOnly), plain(text))
 	}
-	_, nc, err := connect(ctx, w.NATS, clientRole, asClient,
-		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
-			if !nc.IsClosed() {
-				notice(strings.TrimSuffix(fmt.Sprintf("the NATS connection was lost: %v", err), ": <nil>"))
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) {
-			notice("the NATS connection is back; what happened meanwhile was not heard and is in the stream")
-		}),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			switch {
-			case errors.Is(err, nats.ErrPermissionViolation):
-				err = notAllowed(w.NATS, clientRole, err)
-			case errors.Is(err, nats.ErrSlowConsumer):
-				err = errors.New("events came faster than they could be shown, and some are missing")
-			}
-			notice(err.Error())
-		}))
+	_, nc, err := connect(ctx, w.NATS, clientRole, asClient, nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+		if !nc.IsClosed() {
+			notice(strings.TrimSuffix(fmt.Sprintf("the NATS connection was lost: %v", err), ": <nil>"))
+		}
+	}))
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	heard := make(chan *nats.Msg, heldEvents)
-	for _, t := range types {
-		subject := "ruc." + t
-		if t == typeProgress {
-			subject = wire.SubjectProgress
-		}
-		if _, err := nc.ChanSubscribe(subject, heard); err != nil {
-			return err
-		}
+	wanted.Listening = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(errs, "listening to %s\n", plain(nc.ConnectedUrlRedacted()))
 	}
-	if err := nc.FlushTimeout(flushTimeout); err != nil {
-		return err
-	}
-	fmt.Fprintf(errs, "listening to %s\n", plain(nc.ConnectedUrlRedacted()))
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case text := <-notices:
-			fmt.Fprintf(errs, "%s  %s\n", w.Now().Local().Format(time.TimeOnly), plain(text))
-		case m := <-heard:
-			e := w.read(m)
-			if len(only) > 0 && !slices.Contains(only, e.number) {
-				continue
-			}
-			if w.JSON {
-				err = printJSON(out, e)
-			} else {
-				_, err = fmt.Fprintln(out, e.line(w.Whole))
-			}
-			if err != nil {
-				return err // nobody reads it any more
-			}
+	wanted.Gap = func(err error) error {
+		if errors.Is(err, nats.ErrSlowConsumer) {
+			notice("events came faster than they could be shown, and some are missing")
+		} else {
+			notice("the NATS connection is back; what happened meanwhile was not heard and is in the stream")
 		}
+		return nil
 	}
+	wanted.Bad = func(m *nats.Msg, err error) error {
+		if wanted.Numbers != nil {
+			return nil // nobody knows whose it is
+		}
+		return w.show(out, w.bad(m, err))
+	}
+	err = client.Subscribe(ctx, nc, wanted, func(e client.Event) error { return w.show(out, w.line(e)) })
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		return notAllowed(w.NATS, clientRole, err)
+	}
+	return err
 }
 
-// heardEvent is one event as -o json prints it.
-type heardEvent struct {
-	Type string    `json:"type"`
-	Seq  uint64    `json:"seq,omitempty"` // in RUC_EVENTS; progress is not stored
-	Time time.Time `json:"time"`          // of storing; of progress, when it was heard
-	ID   string    `json:"id,omitempty"`
-	RUC  string    `json:"ruc"`
+// show prints one event. The error means that nobody reads it any more.
+func (w Watch) show(out io.Writer, e shownEvent) error {
+	if w.JSON {
+		return printJSON(out, e)
+	}
+	_, err := fmt.Fprintln(out, e.text(w.Whole))
+	return err
+}
+
+// shownEvent is one event as -o json prints it.
+type shownEvent struct {
+	Type client.Kind `json:"type"`
+	Seq  uint64      `json:"seq,omitempty"` // in RUC_EVENTS; progress is not stored
+	Time time.Time   `json:"time"`          // of storing; of progress, when it was heard
+	ID   string      `json:"id,omitempty"`
+	RUC  string      `json:"ruc"`
 	// Data is the body; where it is no JSON, its text.
 	Data  any    `json:"data"`
 	Error string `json:"error,omitempty"` // why it is no event of ours
 
 	number ruc.Number
-	text   string // name, code, stage
-	name   bool   // text names somebody
+	says   string // name, code, stage
+	name   bool   // says names somebody
 }
 
-// read understands a message as far as that is possible.
-func (w Watch) read(m *nats.Msg) heardEvent {
-	e := heardEvent{Type: strings.TrimPrefix(m.Subject, "ruc."), Time: w.Now(), ID: m.Header.Get(nats.MsgIdHdr), Data: json.RawMessage(m.Data)}
+// bad is a message that is no event of ours.
+func (w Watch) bad(m *nats.Msg, err error) shownEvent {
+	kind, _, _ := strings.Cut(strings.TrimPrefix(m.Subject, "ruc."), ".")
+	e := shownEvent{Type: client.Kind(kind), Time: w.Now(), ID: m.Header.Get(nats.MsgIdHdr), Data: json.RawMessage(m.Data), Error: err.Error(), says: err.Error()}
 	if !json.Valid(m.Data) {
 		e.Data = string(m.Data)
-	}
-	var err error
-	switch m.Subject {
-	case wire.SubjectResolved, wire.SubjectFailed:
-		err = e.stored(m)
-	case wire.SubjectChanged:
-		err = e.changed(m)
-	default:
-		e.Type = typeProgress
-		err = e.progress(m)
-	}
-	if err != nil {
-		e.Error, e.text = err.Error(), err.Error()
-	}
-	if !e.number.IsZero() {
-		e.RUC = e.number.String()
 	}
 	return e
 }
 
-func (e *heardEvent) stored(m *nats.Msg) error {
-	stored, err := wire.ParseEvent(m)
-	if err != nil {
-		return err
+// line is what is shown of an event.
+func (w Watch) line(heard client.Event) shownEvent {
+	e := shownEvent{
+		Type: heard.Kind, Seq: heard.Seq, Time: heard.Stored, ID: heard.ID, RUC: heard.RUC.String(), Data: json.RawMessage(heard.Body), number: heard.RUC,
 	}
-	e.number, e.Seq, e.Time = stored.RUC, stored.Seq, stored.Stored
-	if stored.Failed {
-		var p wire.Problem
-		if err := json.Unmarshal(stored.Body, &p); err != nil {
-			return err
+	switch heard.Kind {
+	case client.Resolved:
+		if e.says = string(ruc.NotFound); heard.Answer.Record != nil {
+			e.says, e.name = string(heard.Answer.RazonSocial), true
 		}
-		e.text = string(p.Code)
-		if p.Attempts > 0 {
-			e.text += fmt.Sprintf("  attempts %d", p.Attempts)
+	case client.Failed:
+		if e.says = string(heard.Problem.Code); heard.Problem.Attempts > 0 {
+			e.says += fmt.Sprintf("  attempts %d", heard.Problem.Attempts)
 		}
-		return nil
+	case client.Changed:
+		fields := make([]string, len(heard.Change.Cambios))
+		for i, c := range heard.Change.Cambios {
+			fields[i] = c.Campo
+		}
+		e.says = strings.Join(fields, ", ")
+	case client.Progress:
+		e.Time = w.Now()
+		if p := heard.Progress; p.Stage == wire.StageQueued {
+			e.says = fmt.Sprintf("queued  place %d", p.Position)
+		} else {
+			e.says = fmt.Sprintf("visiting  attempt %d of %d", p.Attempt, p.Attempts)
+		}
 	}
-	var a ruc.Answer
-	if err := json.Unmarshal(stored.Body, &a); err != nil {
-		return err
-	}
-	if e.text = string(ruc.NotFound); a.Record != nil {
-		e.text, e.name = string(a.RazonSocial), true
-	}
-	return nil
+	return e
 }
 
-// changed reads what differs between two answers.
-func (e *heardEvent) changed(m *nats.Msg) error {
-	var c struct {
-		RUC     ruc.Number `json:"ruc"`
-		Cambios []struct {
-			Campo string `json:"campo"`
-		} `json:"cambios"`
-	}
-	if err := json.Unmarshal(m.Data, &c); err != nil {
-		return err
-	}
-	at := wire.PlaceOf(m)
-	e.number, e.Seq = c.RUC, at.Seq
-	if !at.Stored.IsZero() {
-		e.Time = at.Stored
-	}
-	fields := make([]string, len(c.Cambios))
-	for i, f := range c.Cambios {
-		fields[i] = f.Campo
-	}
-	e.text = strings.Join(fields, ", ")
-	return nil
-}
-
-func (e *heardEvent) progress(m *nats.Msg) error {
-	p, err := wire.ParseProgress(m)
-	if err != nil {
-		return err
-	}
-	if e.number = p.RUC; p.Stage == wire.StageQueued {
-		e.text = fmt.Sprintf("queued  place %d", p.Position)
-	} else {
-		e.text = fmt.Sprintf("visiting  attempt %d of %d", p.Attempt, p.Attempts)
-	}
-	return nil
-}
-
-// line is the event for a person. A natural person's name is as little for whoever looks
+// text is the event for a person. A natural person's name is as little for whoever looks
 // over one's shoulder as the number.
-func (e heardEvent) line(whole bool) string {
-	number, text := e.number.Masked(), e.text
+func (e shownEvent) text(whole bool) string {
+	number, says := e.number.Masked(), e.says
 	switch {
 	case whole:
 		number = e.number.String()
 	case e.name && !e.number.Entity():
-		text = "(persona natural)"
+		says = "(persona natural)"
 	}
-	line := fmt.Sprintf("%s  %-8s  %-11s  %s", e.Time.Local().Format(time.TimeOnly), e.Type, number, plain(text))
+	line := fmt.Sprintf("%s  %-8s  %-11s  %s", e.Time.Local().Format(time.TimeOnly), e.Type, number, plain(says))
 	if e.Seq != 0 {
 		line += fmt.Sprintf("  seq %d", e.Seq)
 	}

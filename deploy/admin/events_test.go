@@ -63,7 +63,7 @@ func (b *bus) happen() {
 	b.found(person, "PEREZ PEREZ JUAN", 0)
 	b.missing(another, 0)
 	b.store(wire.FailedEvent(company, b.job(), wire.NewProblem(company, &ruc.Error{Code: ruc.Blocked, Attempts: 3}), ruc.FuenteReplica, time.Now()))
-	b.store(&nats.Msg{Subject: wire.SubjectChanged + "." + company.String(), Data: []byte(`{"ruc":"20131312955","cambios":[{"campo":"estado"},{"campo":"condicion"}]}`)})
+	b.store(wire.ChangedEvent(company, 4, []byte(`{"ruc":"20131312955","cambios":[{"campo":"estado"},{"campo":"condicion"}]}`), nats.Header{}, ruc.FuenteReplica, time.Now()))
 	for _, p := range []wire.Progress{{RUC: company, Job: 7, Stage: wire.StageQueued, Position: 2}, {RUC: company, Job: 7, Stage: wire.StageVisiting, Attempt: 1, Attempts: 3}} {
 		if err := b.nc.PublishMsg(p.Message()); err != nil {
 			b.t.Fatal(err)

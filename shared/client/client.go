@@ -1,5 +1,6 @@
 // Package client is how a Go program asks rucflow over NATS, without HTTP: the same
-// cache, the same one visit however many ask, and the same errors.
+// cache, the same one visit however many ask, and the same errors. Subscribe hears what
+// becomes known, whoever asked.
 //
 //	nc, err := nats.Connect("nats://127.0.0.1:4222")
 //	…

@@ -1,6 +1,7 @@
 // Package wire is what rucflow's services say to each other: subjects, headers,
 // streams, the encoding of answers and problems. Whoever speaks to rucflow over
-// NATS in another language needs nothing but this page.
+// NATS in another language needs nothing but this page; deploy/schemas has a JSON Schema
+// of each payload, deploy/examples programs to begin with.
 //
 // # Asking
 //
