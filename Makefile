@@ -14,7 +14,7 @@ VULN_VERSION := v1.8.0
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 .PHONY: demo
 demo: need-chromium bin/rucflow ## the whole pipeline in one process, on the bundled replica of SUNAT's page
@@ -64,6 +64,13 @@ chaos: need-chromium need-redis ## one fault after the other in a running fleet,
 .PHONY: soak
 soak: need-chromium need-redis ## 10,000 visits with faults in between, and a table of what grew (half an hour)
 	@cd deploy && go test -tags soak -count=1 -timeout 60m -v -run TestSoak ./e2e -full
+
+# Its flags go into BENCH: make bench BENCH='-only hits,frozen -json before.json'.
+.PHONY: bench bench-compare
+bench: need-chromium need-redis ## the numbers to reach, measured beside the least programs; fails where a floor is not held (six minutes)
+	@go run ./deploy/cmd/bench $(BENCH)
+bench-compare: ## two files of bench -json side by side: make bench-compare A=before.json B=after.json
+	@go run ./deploy/cmd/bench compare '$(A)' '$(B)'
 
 .PHONY: screenshots
 screenshots: need-chromium ## the web page in each of its states, into screenshots/

@@ -750,3 +750,29 @@ func BenchmarkRedis_Put(b *testing.B) {
 		b.ReportMetric(float64(b.N*batch)/b.Elapsed().Seconds(), "answers/s")
 	})
 }
+
+// BenchmarkRedis_Get is one lookup's read of 2 KB, and the same read by go-redis alone, as
+// the store sets it up but without its budget and its breaker.
+func BenchmarkRedis_Get(b *testing.B) {
+	server := storetest.StartRedis(b)
+	r := openRedis(b, server.RedisConfig(), zerolog.Nop())
+	putRedis(b, r, entry(number, strings.Repeat("x", 2048), 1))
+	b.Run("store", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if v, ok, err := r.Get(b.Context(), number); err != nil || !ok || len(v) != 2048 {
+				b.Fatal(len(v), ok, err)
+			}
+		}
+	})
+	b.Run("go-redis", func(b *testing.B) {
+		c := server.Client()
+		key := "sunat:ruc:" + number.String()
+		b.ReportAllocs()
+		for b.Loop() {
+			if v, err := c.Get(b.Context(), key).Bytes(); err != nil || len(v) != 2048 {
+				b.Fatal(len(v), err)
+			}
+		}
+	})
+}

@@ -233,3 +233,15 @@ func TestJobThere(t *testing.T) {
 		t.Error("a full queue was not seen")
 	}
 }
+
+// BenchmarkReadPrefix is all that is read of an answer on its way from the store to the
+// caller, who gets 2 KB.
+func BenchmarkReadPrefix(b *testing.B) {
+	body := encode(b, ruc.Found(number, ruc.Record{Avisos: []string{strings.Repeat("aviso ", 200)}}, at, ruc.FuenteSunat, ruc.MotorChrome))
+	b.ReportAllocs()
+	for b.Loop() {
+		if p, err := wire.ReadPrefix(body); err != nil || p.RUC != number {
+			b.Fatal(p, err)
+		}
+	}
+}
