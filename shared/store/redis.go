@@ -37,6 +37,7 @@ type Redis struct {
 	log    zerolog.Logger
 
 	reader, writer lazyClient
+	reads          *gatherer // of reader
 	breaker        *gobreaker.CircuitBreaker[[]byte]
 
 	up        atomic.Bool           // the last operation that says so succeeded
@@ -88,6 +89,7 @@ func NewRedis(cfg RedisConfig, source string, now func() time.Time, log zerolog.
 	quiet()
 	r := &Redis{cfg: cfg, source: source, now: now, log: log}
 	r.reader.options = cfg.readOptions(*o)
+	r.reads = newGatherer(cfg.budget())
 	r.writer.options = cfg.writeOptions(*o)
 	r.breaker = gobreaker.NewCircuitBreaker[[]byte](gobreaker.Settings{
 		Interval: tripWindow, BucketPeriod: tripBucket, Timeout: openFor, MaxRequests: 1,
@@ -120,11 +122,7 @@ func (r *Redis) Get(ctx context.Context, n ruc.Number) (value []byte, ok bool, e
 				return nil, err
 			}
 		}
-		value, err := c.Get(ctx, valueKey(n)).Bytes()
-		if errors.Is(err, redis.Nil) {
-			return nil, nil
-		}
-		return value, err
+		return r.reads.get(ctx, c, valueKey(n))
 	})
 	if err != nil {
 		return nil, false, fmt.Errorf("store.Redis.Get: %w", err)
@@ -295,7 +293,8 @@ func (r *Redis) Run(ctx context.Context) {
 
 // Close closes the connections and returns nil. What is called later fails.
 func (r *Redis) Close() error {
-	r.reader.close()
+	r.reader.close() // first: reads under way end with it
+	r.reads.close()
 	r.writer.close()
 	return nil
 }

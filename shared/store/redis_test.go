@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -513,6 +514,52 @@ func TestRedis_CallersWhoLeaveDoNotOpenTheBreaker(t *testing.T) {
 	wantRedis(t, r, number, "")
 	if !r.Connected() || log.String() != "" {
 		t.Errorf("Connected = %v; log:\n%s", r.Connected(), log)
+	}
+}
+
+// Reads that are under way together share round trips, and each gets its own answer.
+func TestRedis_ReadsOfManyAtOnce(t *testing.T) {
+	s := storetest.StartRedis(t)
+	r := openRedis(t, s.RedisConfig(), zerolog.Nop())
+	const held, readers = 200, 50
+	numbers := storetest.Numbers(2 * held)
+	var entries []store.Entry
+	for i, n := range numbers[:held] {
+		entries = append(entries, entry(n, "answer to "+n.String(), uint64(i+1)))
+	}
+	putRedis(t, r, entries...)
+	var wg sync.WaitGroup
+	for range readers {
+		wg.Go(func() {
+			for _, i := range rand.Perm(len(numbers))[:held] {
+				want := ""
+				if i < held {
+					want = "answer to " + numbers[i].String()
+				}
+				got, ok, err := r.Get(t.Context(), numbers[i])
+				if err != nil || string(got) != want || ok != (want != "") {
+					t.Errorf("%q, %v, %v; want %q", got, ok, err, want)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	trips, err := s.Client().Info(t.Context(), "stats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The server reads several commands at a time only where they came together.
+	var reads int
+	for line := range strings.Lines(trips) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "total_reads_processed:"); ok {
+			if reads, err = strconv.Atoi(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if reads == 0 || reads > readers*held/2 {
+		t.Errorf("%d round trips for %d reads", reads, readers*held)
 	}
 }
 
