@@ -52,7 +52,7 @@ func BenchmarkHit(b *testing.B) {
 			}
 			defer memory.close()
 			n := ruc.MustParse("20131312955")
-			memory.put(n, &held{body: make([]byte, 2000), found: true, obtained: time.Now(), etag: `W/"abc"`, modified: time.Now().UTC().Format(httpTime)})
+			memory.put(n, &held{body: make([]byte, 2000), found: true, obtained: time.Now(), etag: []byte(`W/"abc"`), modified: []byte(time.Now().UTC().Format(httpTime))})
 			w := &server{
 				lookups: &lookups{l1: memory, refresh: &refresher{}, policy: ruc.Policy{TTL: time.Hour}, now: time.Now, metrics: m},
 				access:  door, admin: &admin{}, metrics: m, now: time.Now, log: zerolog.Nop(),

@@ -18,8 +18,8 @@ type held struct {
 	answer   []byte // the encoded answer (the same slice as body when found)
 	found    bool
 	obtained time.Time
-	etag     string
-	modified string // Last-Modified
+	etag     []byte
+	modified []byte // Last-Modified
 	seq      uint64 // sequence of the event; 0 when it came from the store
 }
 
@@ -30,8 +30,8 @@ const httpTime = "Mon, 02 Jan 2006 15:04:05 GMT"
 func newHeld(answer []byte, p wire.Prefix, seq uint64) (*held, error) {
 	h := &held{
 		body: answer, answer: answer, found: p.Found, obtained: p.ObtainedAt, seq: seq,
-		etag:     `W/"` + p.Huella + `"`,
-		modified: p.ObtainedAt.UTC().Format(httpTime),
+		etag:     []byte(`W/"` + p.Huella + `"`),
+		modified: p.ObtainedAt.UTC().AppendFormat(nil, httpTime),
 	}
 	if !p.Found {
 		problem, err := wire.ProblemOfAnswer(answer)
