@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/wire"
@@ -23,6 +24,7 @@ const (
 const (
 	writerEvents = 20_000 // in a round
 	pipelined    = 500
+	storedAtOnce = 64
 )
 
 // writer compares the cachewriter, which catches up with events that wait, with the least
@@ -103,17 +105,17 @@ func (l *lab) catchUp(ctx context.Context, s servers, js jetstream.JetStream, w 
 	if _, err := js.PauseConsumer(ctx, wire.StreamEvents, wire.ConsumerCachewriter, l.now().Add(time.Hour)); err != nil {
 		return nil, err
 	}
+	scrapers, storing := errgroup.WithContext(ctx)
+	scrapers.SetLimit(storedAtOnce)
 	for i, body := range bodies {
-		job := wire.Job{Seq: uint64(first + i + 1), Time: l.now()} //nolint:gosec // counted up from 0
-		event := wire.ResolvedEvent(company(first+i), job, body, ruc.FuenteReplica, l.now())
-		if _, err := js.PublishMsgAsync(event, jetstream.WithStallWait(readyWait)); err != nil {
-			return nil, err
-		}
+		scrapers.Go(func() error {
+			n, job := company(first+i), wire.Job{Seq: uint64(first + i + 1), Time: l.now()} //nolint:gosec // counted up from 0
+			_, err := wire.StoreAnswer(storing, js.Conn(), js, n, wire.ResolvedEvent(n, job, body, ruc.FuenteReplica, l.now()))
+			return err
+		})
 	}
-	select {
-	case <-js.PublishAsyncComplete():
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if err := scrapers.Wait(); err != nil {
+		return nil, err
 	}
 	consumer, err := js.Consumer(ctx, wire.StreamEvents, wire.ConsumerCachewriter)
 	if err != nil {
