@@ -168,6 +168,7 @@ func TestBatch_WhatIsHeldAtOnceAndTheRestOneByOne(t *testing.T) {
 
 // A client that has gone is found by a blank that cannot be written.
 func TestBatch_EndsWithItsClient(t *testing.T) {
+	t.Parallel()
 	var reg *prometheus.Registry
 	r := start(t, func(_ *gateway.Config, d *gateway.Deps) { reg = d.Registry })
 	asked, answer := make(chan ruc.Number, 10), make(chan struct{})
@@ -192,6 +193,7 @@ func TestBatch_EndsWithItsClient(t *testing.T) {
 }
 
 func TestBatch_WaitsForRoomInTheQueue(t *testing.T) {
+	t.Parallel()
 	r := start(t)
 	var asked atomic.Int64
 	r.scraper(func(req micro.Request, n ruc.Number) {

@@ -243,7 +243,7 @@ var full = flag.Bool("full", false, "the long form: 10,000 events for a reader t
 // once and in order, whether it was stored before it came back or after.
 func TestFeed_ResumesWithoutAGap(t *testing.T) {
 	const cuts = 20
-	events := uint64(2000)
+	events := uint64(1000)
 	if *full {
 		events = 10_000
 	}
