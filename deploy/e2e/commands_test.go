@@ -152,6 +152,7 @@ func (f *fleet) replayed(t *testing.T, numbers []ruc.Number) {
 	}
 	for _, n := range numbers {
 		value, ttl := redis.Get(t.Context(), key(n)).Val(), redis.TTL(t.Context(), key(n)).Val()
+		// Redis rounds to seconds, up or down, so that one more may show.
 		if value != before[n] || ttl > left[n]+time.Second || ttl < left[n]-time.Minute {
 			t.Errorf("%s lives %v, of %v before: %s", n, ttl, left[n], value)
 		}
