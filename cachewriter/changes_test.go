@@ -211,10 +211,10 @@ func TestChanges_OncePerRealChange(t *testing.T) {
 	s := &shelf{}
 	died := make(chan struct{})
 	first := r.deps(nil)
-	writes := 0
+	var writes atomic.Int64
 	first.Store = putFunc(func(ctx context.Context, entries []store.Entry) error {
 		err := s.Put(ctx, entries)
-		if writes++; writes == 2 { // before its changes are stored
+		if writes.Add(1) == 2 { // before its changes are stored
 			first.NATS.Close()
 			close(died)
 		}

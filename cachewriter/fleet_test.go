@@ -115,9 +115,9 @@ func TestTwoWriters_EventsWithRedeliveries(t *testing.T) {
 		}
 	}
 	first := r.deps(nil)
-	writes := 0
+	var writes atomic.Int64
 	first.Store = writing(redisOf(t, server), func() {
-		if writes++; writes == 3 {
+		if writes.Add(1) == 3 {
 			first.NATS.Close()
 			close(died)
 		}

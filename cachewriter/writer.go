@@ -1,8 +1,10 @@
 package cachewriter
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/store"
@@ -21,6 +24,9 @@ const (
 	// nothing is gained, for delivery and acks are then the limit.
 	batchMax    = 250
 	batchLinger = 5 * time.Millisecond
+	// lanes is how many batches are under way at one time: while the store takes one,
+	// the one before it is acknowledged. A third would have nothing to overlap.
+	lanes = 2
 	// A short heartbeat notices a pull that was lost with a server.
 	pullHeartbeat = 500 * time.Millisecond
 	pullRetry     = 200 * time.Millisecond
@@ -63,6 +69,7 @@ type writer struct {
 	metrics  *metrics
 	log      zerolog.Logger
 
+	mu        sync.Mutex
 	awaySince time.Time // when the store took nothing any more; zero while it does
 }
 
@@ -95,22 +102,58 @@ func (w *writer) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.giveBack(events)
+	writes, pulling := errgroup.WithContext(ctx)
+	free := make(chan struct{}, lanes)
+	before := closed
 	for {
-		first, err := events.Next(jetstream.NextContext(ctx))
+		select {
+		case free <- struct{}{}:
+		case <-pulling.Done():
+		}
+		batch, err := nextBatch(pulling, events)
 		if err != nil {
-			return err
+			w.giveBack(events) // before the writes end, which may take seconds
+			return cmp.Or(writes.Wait(), err)
 		}
-		batch := []jetstream.Msg{first}
-		for len(batch) < batchMax {
+		stored, told := before, make(chan struct{})
+		before = told
+		writes.Go(func() error {
+			defer func() { close(told); <-free }()
+			return w.write(ctx, batch, giveBackDelay, stored)
+		})
+	}
+}
+
+// closed is what waits for nothing.
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// nextBatch waits for an event and takes those that come with it.
+func nextBatch(ctx context.Context, events jetstream.MessagesContext) ([]jetstream.Msg, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	first, err := events.Next(jetstream.NextContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	batch := append(make([]jetstream.Msg, 0, batchMax), first)
+	for m := range comingSoon(events) {
+		if batch = append(batch, m); len(batch) == batchMax {
+			break
+		}
+	}
+	return batch, nil
+}
+
+// comingSoon are the events that follow one another without a pause. A failed pull ends
+// them too, and shows at the next Next.
+func comingSoon(events jetstream.MessagesContext) iter.Seq[jetstream.Msg] {
+	return func(yield func(jetstream.Msg) bool) {
+		for {
 			m, err := events.Next(jetstream.NextMaxWait(batchLinger))
-			if err != nil {
-				break // nothing came in time; a failed pull shows at the next Next
+			if err != nil || !yield(m) {
+				return
 			}
-			batch = append(batch, m)
-		}
-		if err := w.write(ctx, batch, giveBackDelay); err != nil {
-			return err
 		}
 	}
 }
@@ -148,7 +191,7 @@ func (w *writer) awaitStore(ctx context.Context) {
 		}
 		// Later than the next try, which then takes another event: should this one
 		// be why the store fails, it does not stand before the rest.
-		if w.write(ctx, []jetstream.Msg{m}, 2*pause) == nil {
+		if w.write(ctx, []jetstream.Msg{m}, 2*pause, closed) == nil {
 			return
 		}
 	}
@@ -172,8 +215,9 @@ func (w *writer) giveBack(events jetstream.MessagesContext) {
 // write puts a batch into the store, stores what it changes, and settles each of its
 // messages: what is stored, or has expired, is acknowledged once its change is stored or
 // found needless; what never can be becomes a dead letter; the rest is given back, after
-// delay where the store took nothing at all, which is errStoreAway.
-func (w *writer) write(ctx context.Context, batch []jetstream.Msg, delay time.Duration) error {
+// delay where the store took nothing at all, which is errStoreAway. What it changes is
+// stored after before is closed, so that the changes of one number stay in order.
+func (w *writer) write(ctx context.Context, batch []jetstream.Msg, delay time.Duration, before <-chan struct{}) error {
 	defer w.hold(batch)()
 	w.metrics.batch.Observe(float64(len(batch)))
 	live, entries, done, dead := w.read(batch)
@@ -206,6 +250,7 @@ func (w *writer) write(ctx context.Context, batch []jetstream.Msg, delay time.Du
 			w.log.Warn().Err(err).Int("events", len(later)).Msg("some answers could not be stored yet")
 		}
 	}
+	<-before
 	told, untold := w.tell(ctx, done, changes())
 	var acked []jetstream.Msg
 	for _, it := range told {
@@ -269,6 +314,8 @@ func (w *writer) put(ctx context.Context, entries []store.Entry) error {
 // storeIsAway logs one line when the store fails; the tries after it are not worth
 // any. So does storeIsBack.
 func (w *writer) storeIsAway(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.awaySince.IsZero() {
 		w.awaySince = w.now()
 		w.log.Warn().Err(err).Msg("the store takes no answers; they wait in the stream")
@@ -276,6 +323,8 @@ func (w *writer) storeIsAway(err error) {
 }
 
 func (w *writer) storeIsBack() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if !w.awaySince.IsZero() {
 		w.log.Info().Dur("took", w.now().Sub(w.awaySince)).Msg("the store takes answers again")
 		w.awaySince = time.Time{}

@@ -121,8 +121,13 @@ func (l *lab) catchUp(ctx context.Context, s servers, js jetstream.JetStream, w 
 	if err != nil {
 		return nil, err
 	}
-	if waiting := consumer.CachedInfo().NumPending; waiting != uint64(len(bodies)) {
-		return nil, fmt.Errorf("%d events wait and not %d", waiting, len(bodies))
+	// The server counts what waits a moment after it has stored it.
+	err = l.await(ctx, s.nats, "every event should wait", func() bool {
+		info, err := consumer.Info(ctx)
+		return err == nil && info.NumPending == uint64(len(bodies))
+	})
+	if err != nil {
+		return nil, err
 	}
 	kept, err := metric(ctx, w.ops, "ruc_cache_writes_total")
 	if err != nil {

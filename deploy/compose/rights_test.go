@@ -296,7 +296,10 @@ var redisRights = []struct {
 	{"RESTORE sunat:ruc:20131312955 0 x", ""},
 	{"SUBSCRIBE x", ""},
 	{"PUBLISH x y", ""},
-	{"MULTI", ""},
+	{"MULTI", "cachewriter"},
+	{"WATCH seq:{sunat:ruc:20131312955}", "cachewriter"},
+	{"WATCH other", ""},
+	{"UNWATCH", "cachewriter"},
 	{"SELECT 1", ""},
 	{"SWAPDB 0 1", ""},
 	{"SLOWLOG GET", ""},
@@ -358,7 +361,7 @@ func TestRedis_EachRightIsNeeded(t *testing.T) {
 		},
 	}
 	for user, less := range map[string][]string{
-		"cachewriter": {"-get", "-set", "-eval", "-evalsha", "resetkeys ~sunat:ruc:* ~sunat:fuente", "resetkeys ~seq:{sunat:ruc:* ~sunat:fuente", "resetkeys ~sunat:ruc:* ~seq:{sunat:ruc:*"},
+		"cachewriter": {"-get", "-set", "-eval -watch", "-evalsha -watch", "resetkeys ~sunat:ruc:* ~sunat:fuente", "resetkeys ~seq:{sunat:ruc:* ~sunat:fuente", "resetkeys ~sunat:ruc:* ~seq:{sunat:ruc:*"},
 		"gateway":     {"-get", "-del", "-scan", "resetkeys", "clearselectors"},
 	} {
 		for _, rule := range less {
@@ -380,6 +383,35 @@ func TestRedis_EachRightIsNeeded(t *testing.T) {
 				}
 				setUser(t, all, user, append([]string{"reset"}, before...))
 			})
+		}
+	}
+}
+
+// Answers to many numbers are put in a transaction, for which the cachewriter has the rights;
+// where it has them not they are put all the same.
+func TestRedis_ManyArePutTogether(t *testing.T) {
+	server, all := startRedis(t)
+	var entries []store.Entry
+	for i, n := range storetest.Numbers(100) {
+		entries = append(entries, store.Entry{RUC: n, Value: []byte("x"), Version: store.Version{Epoch: 1, Seq: uint64(i + 1)}, TTL: time.Hour})
+	}
+	for _, tc := range []struct {
+		rule, by, not string
+	}{{"+watch", "cmdstat_exec:", "cmdstat_evalsha:"}, {"-watch", "cmdstat_evalsha:", "cmdstat_exec:"}} {
+		setUser(t, all, "cachewriter", []string{tc.rule})
+		if err := errors.Join(all.FlushAll(t.Context()).Err(), all.ConfigResetStat(t.Context()).Err()); err != nil {
+			t.Fatal(err)
+		}
+		if err := openAs(t, server, "cachewriter").Put(t.Context(), entries); err != nil {
+			t.Fatal(err)
+		}
+		size, err := all.DBSize(t.Context()).Result()
+		if err != nil || size != 201 { // with the marker
+			t.Errorf("%s: %d keys, %v", tc.rule, size, err)
+		}
+		stats, err := all.Info(t.Context(), "commandstats").Result()
+		if err != nil || !strings.Contains(stats, tc.by) || strings.Contains(stats, tc.not) {
+			t.Errorf("%s: %v\n%s", tc.rule, err, stats)
 		}
 	}
 }

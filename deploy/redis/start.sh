@@ -17,13 +17,13 @@ for user in gateway cachewriter reader; do
 	eval "$user=\$password"
 done
 # The gateway reads answers and the marker of whose data they are, and deletes and counts
-# answers for an invalidation. The cachewriter's script reads the version beside an
-# answer and writes both. The reader is for the health check and for people. Nobody can be
+# answers for an invalidation. The cachewriter reads the version beside an answer and
+# writes both, by a script or, of many, in a transaction. The reader is for the health check and for people. Nobody can be
 # the default user, but its rights count when Redis reads its append-only file: without
 # them it drops what a script had written.
 exec redis-server "$(dirname "$0")/redis.conf" "$@" - <<END
 user default off resetpass ~* +@all
 user gateway on >$gateway ~sunat:ruc:* (~sunat:fuente +get) +get +del +scan
-user cachewriter on >$cachewriter ~sunat:ruc:* ~seq:{sunat:ruc:* ~sunat:fuente +get +set +eval +evalsha
+user cachewriter on >$cachewriter ~sunat:ruc:* ~seq:{sunat:ruc:* ~sunat:fuente +get +set +eval +evalsha +watch +unwatch +multi +exec
 user reader on >$reader ~sunat:* ~seq:{sunat:* +ping +get +ttl +exists +scan
 END

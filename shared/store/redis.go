@@ -45,7 +45,8 @@ type Redis struct {
 	downSince atomic.Int64          // when the breaker opened, Unix nanoseconds
 	claimed   atomic.Int64          // when the marker was last seen to be ours, Unix nanoseconds; 0 = never
 	refusal   atomic.Pointer[error] // ErrOtherSource, once it was found
-	noScripts atomic.Bool           // the server runs no scripts: see putWatched
+	// The server, or the rights of our user, know no such thing: see putChunk.
+	noScripts, noTransactions atomic.Bool
 }
 
 const (

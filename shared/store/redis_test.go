@@ -126,13 +126,17 @@ func TestRedis_ConformsWithoutScripts(t *testing.T) {
 }
 
 func TestRedis_ConformsInACluster(t *testing.T) {
-	server := startCluster(t)
-	conforms(t, server, store.RedisConfig{Addrs: server.Addr(), Cluster: true, Timeout: time.Second})
+	for name, args := range map[string][]string{"by script": nil, "by transaction": withoutScripts} {
+		t.Run(name, func(t *testing.T) {
+			server := startCluster(t, args...)
+			conforms(t, server, store.RedisConfig{Addrs: server.Addr(), Cluster: true, Timeout: time.Second})
+		})
+	}
 }
 
 // startCluster starts a cluster of one node. Its second port would be the first
 // plus 10,000, which may be no port.
-func startCluster(t *testing.T) *storetest.RedisServer {
+func startCluster(t *testing.T, args ...string) *storetest.RedisServer {
 	t.Helper()
 	bus, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -142,7 +146,7 @@ func startCluster(t *testing.T) *storetest.RedisServer {
 	if err := bus.Close(); err != nil {
 		t.Fatal(err)
 	}
-	server := storetest.StartRedis(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(port))
+	server := storetest.StartRedis(t, append(args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(port))...)
 	c := server.Client()
 	if err := c.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)
@@ -198,9 +202,10 @@ func TestRedis_KeepsTheAnswerAsItIs(t *testing.T) {
 func TestRedis_TwoWritersLeaveTheNewest(t *testing.T) {
 	server := storetest.StartRedis(t)
 	const versions, batch = 2000, 50
+	numbers := storetest.Numbers(40) // so that most are in each batch
 	entries := make([]store.Entry, versions)
 	for i := range entries {
-		entries[i] = entry(number, fmt.Sprintf("v%d", i+1), uint64(i+1))
+		entries[i] = entry(numbers[i%len(numbers)], fmt.Sprintf("v%d", i/len(numbers)), uint64(i+1))
 	}
 	var wg sync.WaitGroup
 	for _, backwards := range []bool{false, true} {
@@ -218,7 +223,10 @@ func TestRedis_TwoWritersLeaveTheNewest(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	wantRedis(t, openRedis(t, server.RedisConfig(), zerolog.Nop()), number, fmt.Sprintf("v%d", versions))
+	r := openRedis(t, server.RedisConfig(), zerolog.Nop())
+	for _, n := range numbers {
+		wantRedis(t, r, n, fmt.Sprintf("v%d", versions/len(numbers)-1))
+	}
 }
 
 func TestRedis_LoadsTheScriptAgain(t *testing.T) {
@@ -238,15 +246,24 @@ func TestRedis_LoadsTheScriptAgain(t *testing.T) {
 // withoutScripts are the arguments of a server that knows neither EVAL nor EVALSHA.
 var withoutScripts = []string{"--rename-command", "EVAL", "", "--rename-command", "EVALSHA", "", "--rename-command", "SCRIPT", ""}
 
+// waysToPut are the ways in which answers get into Redis: few by the script, or where
+// there are none by a transaction each, and many by a transaction together.
+var waysToPut = map[string]struct {
+	args    []string
+	entries int
+}{
+	"by script": {nil, 4}, "by transaction": {withoutScripts, 4}, "together": {nil, 300}, "together or by transaction": {withoutScripts, 300},
+}
+
 // A foreign key in the place of a version would otherwise fail its number, or keep
 // every answer of it out, until a person finds it.
 func TestRedis_ForeignKeysGiveWay(t *testing.T) {
-	for name, args := range map[string][]string{"by script": nil, "by transaction": withoutScripts} {
+	for name, tc := range waysToPut {
 		t.Run(name, func(t *testing.T) {
-			server := storetest.StartRedis(t, args...)
+			server := storetest.StartRedis(t, tc.args...)
 			c := server.Client()
 			r := openRedis(t, server.RedisConfig(), zerolog.Nop())
-			n := storetest.Numbers(4)
+			n := storetest.Numbers(tc.entries)
 			for _, err := range []error{
 				c.RPush(t.Context(), "seq:{sunat:ruc:"+n[0].String()+"}", "x").Err(),
 				c.Set(t.Context(), "seq:{sunat:ruc:"+n[1].String()+"}", "zzz", 0).Err(),
@@ -261,8 +278,11 @@ func TestRedis_ForeignKeysGiveWay(t *testing.T) {
 				entries = append(entries, entry(n, "a", 2))
 			}
 			putRedis(t, r, entries...)
+			for i := range entries {
+				entries[i] = entry(n[i], "older", 1) // the version stands again
+			}
+			putRedis(t, r, entries...)
 			for _, n := range n {
-				putRedis(t, r, entry(n, "older", 1)) // the version stands again
 				wantRedis(t, r, n, "a")
 			}
 		})
@@ -270,15 +290,22 @@ func TestRedis_ForeignKeysGiveWay(t *testing.T) {
 }
 
 func TestRedis_OneEntryThatFailsLeavesTheOthers(t *testing.T) {
-	n := storetest.Numbers(3)
-	// The user may not touch the second number's keys.
-	user := []string{"--user", "default", "on", "nopass", "+@all", "~sunat:fuente", "~*" + n[0].String() + "*", "~*" + n[2].String() + "*"}
-	for name, args := range map[string][]string{"by script": nil, "by transaction": withoutScripts} {
+	for name, tc := range waysToPut {
 		t.Run(name, func(t *testing.T) {
+			n := storetest.Numbers(tc.entries)
+			// The user may not touch the second number's keys.
+			user := []string{"--user", "default", "on", "nopass", "+@all", "~sunat:fuente"}
+			var entries []store.Entry
+			for i, n := range n {
+				entries = append(entries, entry(n, "a", 1))
+				if i != 1 {
+					user = append(user, "~*"+n.String()+"*")
+				}
+			}
 			log := &logBuffer{}
-			server := storetest.StartRedis(t, slices.Concat(args, user)...)
+			server := storetest.StartRedis(t, slices.Concat(tc.args, user)...)
 			r := openRedis(t, server.RedisConfig(), zerolog.New(log))
-			err := r.Put(t.Context(), []store.Entry{entry(n[0], "a", 1), entry(n[1], "b", 2), entry(n[2], "c", 3)})
+			err := r.Put(t.Context(), entries)
 			var p *store.PutError
 			if !errors.As(err, &p) || len(p.Failed) != 1 || p.Failed[1] == nil || errors.Is(err, store.ErrRefused) {
 				t.Errorf("Put = %v; want the entry at 1 to be put again", err)
@@ -286,9 +313,12 @@ func TestRedis_OneEntryThatFailsLeavesTheOthers(t *testing.T) {
 			if strings.Contains(err.Error(), n[1].String()) {
 				t.Errorf("the error names a number: %v", err)
 			}
-			wantRedis(t, r, n[0], "a")
-			wantRedis(t, r, n[2], "c")
-			if !r.Connected() || args == nil && log.String() != "" {
+			for i, n := range n {
+				if i != 1 {
+					wantRedis(t, r, n, "a")
+				}
+			}
+			if !r.Connected() || tc.args == nil && log.String() != "" {
 				t.Errorf("Connected = %v; log:\n%s", r.Connected(), log)
 			}
 		})
@@ -604,6 +634,12 @@ func TestRedis_KnowsUsersAndPasswords(t *testing.T) {
 			seq++
 			putRedis(t, r, entry(number, name, seq))
 			wantRedis(t, r, number, name)
+			var many []store.Entry
+			for _, n := range storetest.Numbers(30) {
+				many = append(many, entry(n, name, seq))
+			}
+			putRedis(t, r, many...)
+			wantRedis(t, r, many[29].RUC, name)
 			reader := openRedis(t, with("lector", secret), zerolog.Nop())
 			wantRedis(t, reader, number, name)
 			if err := reader.Put(t.Context(), []store.Entry{entry(number, "x", 1000)}); err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,14 @@ import (
 // putChunk bounds one pipeline. Beyond 250 events a batch gained nothing, and a
 // server answers others only between its commands.
 const putChunk = 500
+
+// A transaction puts many entries at half of what the script costs Redis, which copies
+// each value through Lua, but takes three round trips more. Redis answers nobody else while
+// it runs one: a millisecond for so many.
+const (
+	togetherMin = 10
+	togetherMax = 250
+)
 
 // putScript sets a value and its version unless the version held is as new. The
 // versions are of equal length (see encodeVersion), so comparing text compares
@@ -135,17 +144,18 @@ func (r *Redis) wrote(ctx context.Context, err error) {
 // putChunk puts the entries at the places of chunk and writes into errs and wrote how
 // each fared. It returns an error when it kept none of them.
 func (r *Redis) putChunk(ctx context.Context, c redis.UniversalClient, entries []Entry, chunk []int, errs []error, wrote []bool) error {
+	left := r.putTogether(ctx, c, entries, chunk, errs, wrote)
 	if r.noScripts.Load() {
-		putWatched(ctx, c, entries, chunk, errs, wrote)
+		putWatched(ctx, c, entries, left, errs, wrote)
 		return noneKept(chunk, errs)
 	}
-	runScript(ctx, c, entries, chunk, errs, wrote, putScript.EvalSha)
+	runScript(ctx, c, entries, left, errs, wrote, putScript.EvalSha)
 	// A server that was restarted, or a node that is new. EVAL runs the script and
 	// leaves it there for the next EVALSHA.
-	if unknown := failedBy(chunk, errs, unknownScript); len(unknown) > 0 {
+	if unknown := failedBy(left, errs, unknownScript); len(unknown) > 0 {
 		runScript(ctx, c, entries, unknown, errs, wrote, putScript.Eval)
 	}
-	if refused := failedBy(chunk, errs, refusesScripts); len(refused) > 0 {
+	if refused := failedBy(left, errs, refusesCommand); len(refused) > 0 {
 		putWatched(ctx, c, entries, refused, errs, wrote)
 		// Where that fails as well it was not for the scripts.
 		if noneKept(refused, errs) == nil && r.noScripts.CompareAndSwap(false, true) {
@@ -153,6 +163,34 @@ func (r *Redis) putChunk(ctx context.Context, c redis.UniversalClient, entries [
 		}
 	}
 	return noneKept(chunk, errs)
+}
+
+// putTogether puts by transactions of many entries, and returns the places that are to be
+// put one by one: those of a few, of a cluster, whose nodes each hold some, and those of a
+// transaction that Redis did not run, because another writer came between or one of its
+// entries cannot be put.
+func (r *Redis) putTogether(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, errs []error, wrote []bool) (left []int) {
+	if _, one := c.(*redis.Client); !one {
+		return places
+	}
+	for len(places) >= togetherMin && !r.noTransactions.Load() {
+		chunk := places[:min(len(places), togetherMax)]
+		err := putWatchedTogether(ctx, c, entries, chunk, wrote)
+		var reply redis.Error
+		switch {
+		case err == nil:
+		case errors.As(err, &reply):
+			left = append(left, chunk...)
+			if refusesTransactions(err) && r.noTransactions.CompareAndSwap(false, true) {
+				r.log.Warn().Msg("Redis runs no transactions; answers are stored one by one, which is slower")
+			}
+		default: // Redis is away, and each try would take its time
+			fill(errs, slices.Concat(left, places), err)
+			return nil
+		}
+		places = places[len(chunk):]
+	}
+	return append(left, places...)
 }
 
 // failedBy returns the places whose error is of a kind.
@@ -170,10 +208,15 @@ func noneKept(places []int, errs []error) error {
 
 func unknownScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
 
-// refusesScripts reports whether the server, or the rights of our user, leave
-// EVAL or EVALSHA out.
-func refusesScripts(err error) bool {
+// refusesCommand reports whether the server, or the rights of our user, leave a
+// command out.
+func refusesCommand(err error) bool {
 	return redis.HasErrorPrefix(err, "unknown command") || redis.IsPermissionError(err)
+}
+
+// refusesTransactions is refusesCommand, but for a number whose keys our user may not touch.
+func refusesTransactions(err error) bool {
+	return refusesCommand(err) && strings.Contains(err.Error(), "command")
 }
 
 type runFunc func(ctx context.Context, c redis.Scripter, keys []string, args ...any) *redis.Cmd
@@ -201,7 +244,7 @@ func runScript(ctx context.Context, c redis.UniversalClient, entries []Entry, pl
 // time: three round trips each instead of a share in one.
 func putWatched(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, errs []error, wrote []bool) {
 	for k, i := range places {
-		wrote[i], errs[i] = putOneWatched(ctx, c, entries[i])
+		errs[i] = putOneWatched(ctx, c, entries, i, wrote)
 		var reply redis.Error
 		if errs[i] != nil && !errors.As(errs[i], &reply) { // Redis is away, and each try would take its time
 			fill(errs, places[k:], errs[i])
@@ -210,29 +253,66 @@ func putWatched(ctx context.Context, c redis.UniversalClient, entries []Entry, p
 	}
 }
 
-func putOneWatched(ctx context.Context, c redis.UniversalClient, e Entry) (wrote bool, err error) {
-	version, ttl := encodeVersion(e.Version), lifetime(e.TTL)
-	err = redis.TxFailedErr
+func putOneWatched(ctx context.Context, c redis.UniversalClient, entries []Entry, place int, wrote []bool) error {
+	err := error(redis.TxFailedErr)
 	// A transaction fails because another writer's succeeded, so this ends: at the
 	// latest when what is held is as new.
 	for errors.Is(err, redis.TxFailedErr) && ctx.Err() == nil {
-		err = c.Watch(ctx, func(tx *redis.Tx) error {
-			held, err := tx.Get(ctx, versionKey(e.RUC)).Result()
-			if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "WRONGTYPE") {
-				return err
-			}
-			if wrote = len(held) != len(version) || held < version; !wrote {
-				return nil
-			}
-			_, err = tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
-				p.Set(ctx, valueKey(e.RUC), e.Value, ttl)
-				p.Set(ctx, versionKey(e.RUC), version, ttl)
-				return nil
-			})
-			return err
-		}, versionKey(e.RUC))
+		err = putWatchedTogether(ctx, c, entries, []int{place}, wrote)
 	}
-	return wrote && err == nil, err
+	return err
+}
+
+// putWatchedTogether does what the script does for the entries at places, all of them or
+// none. The error is redis.TxFailedErr where another writer put one of them meanwhile.
+func putWatchedTogether(ctx context.Context, c redis.UniversalClient, entries []Entry, places []int, wrote []bool) error {
+	keys := make([]string, len(places))
+	for k, i := range places {
+		keys[k] = versionKey(entries[i].RUC)
+	}
+	var put []int
+	err := c.Watch(ctx, func(tx *redis.Tx) error {
+		versions := make([]*redis.StringCmd, len(keys))
+		_, _ = tx.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for k, key := range keys {
+				versions[k] = p.Get(ctx, key)
+			}
+			return nil
+		})
+		newest := make(map[string]string, len(keys)) // of several for one number
+		for k, i := range places {
+			held, ok := newest[keys[k]]
+			if !ok {
+				var err error
+				held, err = versions[k].Result()
+				if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "WRONGTYPE") {
+					return err
+				}
+			}
+			if version := encodeVersion(entries[i].Version); len(held) != len(version) || held < version {
+				newest[keys[k]] = version
+				put = append(put, i)
+			}
+		}
+		if len(put) == 0 {
+			return nil
+		}
+		_, err := tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
+			for _, i := range put {
+				e, ttl := entries[i], lifetime(entries[i].TTL)
+				p.Set(ctx, valueKey(e.RUC), e.Value, ttl)
+				p.Set(ctx, versionKey(e.RUC), encodeVersion(e.Version), ttl)
+			}
+			return nil
+		})
+		return err
+	}, keys...)
+	if err == nil {
+		for _, i := range put {
+			wrote[i] = true
+		}
+	}
+	return err
 }
 
 // Delete forgets the value of n. Answers not newer than it stay out, for as long
