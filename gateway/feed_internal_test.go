@@ -119,3 +119,18 @@ func TestFrame_KeepsDataInItsPlace(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestBurst: all that has come by now, in its order, and not a copy of it.
+func TestBurst(t *testing.T) {
+	frames := make(chan []byte, 3)
+	first, second, third := []byte("1"), []byte("2"), []byte("3")
+	frames <- second
+	frames <- third
+	got := burst(first, frames)
+	if string(bytes.Join(got, nil)) != "123" || &got[1][0] != &second[0] || len(frames) != 0 {
+		t.Errorf("%q", got)
+	}
+	if got := burst(first, frames); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+}

@@ -102,35 +102,31 @@ func (s *streams) write(r *reader, resume *uint64, conn net.Conn, w *bufio.Write
 	tick := time.NewTicker(s.heartbeat)
 	defer tick.Stop()
 	for {
-		var b []byte
+		ok := false
 		select {
 		case first := <-r.frames:
-			b = joined(first, r.frames)
+			ok = out.send(burst(first, r.frames)...)
 		case <-tick.C:
-			b = mark(":", s.feed.caughtUp(r))
+			ok = out.send(mark(":", s.feed.caughtUp(r)))
 		case <-r.dropped:
-			return
 		case <-s.feed.over:
-			return
 		}
-		if !out.send(b) {
+		if !ok {
 			return
 		}
 	}
 }
 
-// joined is first and what else has come by now.
-func joined(first []byte, more <-chan []byte) []byte {
-	if len(more) == 0 {
-		return first
-	}
-	b := slices.Clone(first) // which is every reader's
+// burst is first and what else has come by now. It makes room for more before they are
+// written, and copies none: they are every reader's.
+func burst(first []byte, more <-chan []byte) [][]byte {
+	all := [][]byte{first}
 	for {
 		select {
 		case next := <-more:
-			b = append(b, next...)
+			all = append(all, next)
 		default:
-			return b
+			return all
 		}
 	}
 }

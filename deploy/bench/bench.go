@@ -23,7 +23,7 @@ import (
 
 // Config says what to measure, and for how long.
 type Config struct {
-	Only    string // names of scenarios, separated by commas; "" = all
+	Only    string // names of scenarios, separated by commas; "" = all that have lines
 	Rounds  int
 	Seconds float64 // that one variant is measured in a round, where a load lasts
 	Strict  bool    // a line that is not measured counts as missed
@@ -44,10 +44,10 @@ func (c Config) Check() error {
 	return err
 }
 
-// chosen are the scenarios that -only names.
+// chosen are the scenarios that -only names; all that have lines by default.
 func (c Config) chosen() ([]scenario, error) {
 	if c.Only == "" {
-		return scenarios, nil
+		return slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool { return len(s.lines) == 0 }), nil
 	}
 	var chosen []scenario
 	for name := range strings.SplitSeq(c.Only, ",") {
@@ -62,14 +62,18 @@ func (c Config) chosen() ([]scenario, error) {
 
 // Names are those of all scenarios.
 func Names() string {
-	var all []string
+	var withLines, without []string
 	for _, s := range scenarios {
-		all = append(all, s.name)
+		if len(s.lines) > 0 {
+			withLines = append(withLines, s.name)
+		} else {
+			without = append(without, s.name)
+		}
 	}
-	return strings.Join(all, ", ")
+	return strings.Join(withLines, ", ") + ", and without a number to reach, so only when named: " + strings.Join(without, ", ")
 }
 
-// scenario measures some lines.
+// scenario measures some lines, or figures that no line has.
 type scenario struct {
 	name  string
 	lines []line
@@ -108,7 +112,7 @@ func Run(ctx context.Context, cfg Config, now func() time.Time, out, progress io
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	l := &lab{Config: cfg, dir: dir, now: now, out: progress}
 	fmt.Fprintln(progress, "building")
-	if err := build(ctx, dir); err != nil {
+	if err := build(ctx, dir, programs...); err != nil {
 		return err
 	}
 	r := Result{Machine: machine(ctx, dir), Began: now(), Rounds: cfg.Rounds, Seconds: cfg.Seconds, Scenarios: map[string]Figures{}}
@@ -157,12 +161,17 @@ func (l *lab) measure(ctx context.Context, s scenario) (Figures, error) {
 // module is where the packages below are.
 const module = "github.com/rucflow/rucflow/"
 
-// build makes every program that is measured, as the images have them, and those that it
-// is compared with.
-func build(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", dir+string(filepath.Separator), //nolint:gosec // a folder of ours
-		module+"gateway/cmd/gateway", module+"cachewriter/cmd/cachewriter", module+"scraper/cmd/scraper", module+"deploy/cmd/rucflow",
-		module+"deploy/bench/bare", "github.com/nats-io/nats-server/v2")
+// programs are those that are measured and those that they are compared with.
+var programs = []string{
+	module + "gateway/cmd/gateway", module + "scraper/cmd/scraper", module + "cachewriter/cmd/cachewriter", module + "cachewriter/cmd/audit",
+	module + "cachewriter/cmd/prewarm", module + "deploy/cmd/rucflow", module + "deploy/bench/bare", natsServer,
+}
+
+const natsServer = "github.com/nats-io/nats-server/v2"
+
+// build makes programs as the images have them.
+func build(ctx context.Context, dir string, packages ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}, packages...)...) //nolint:gosec // packages that are named here
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building: %w\n%s", err, out)
@@ -182,4 +191,17 @@ func (l *lab) each(ctx context.Context, variants []string, measure func(ctx cont
 		}
 	}
 	return f, nil
+}
+
+// apart runs parts of a scenario, round after round, each with processes of its own.
+func (l *lab) apart(ctx context.Context, f *Figures, parts ...func(context.Context, *lab, *Figures) error) error {
+	for range l.Rounds {
+		for _, part := range parts {
+			run := func(ctx context.Context, l *lab) (Figures, error) { return nil, part(ctx, l, f) }
+			if _, err := l.measure(ctx, scenario{run: run}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

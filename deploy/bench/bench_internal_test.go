@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -209,7 +210,7 @@ func TestVerdict(t *testing.T) {
 func TestScenarios(t *testing.T) {
 	what := map[string]bool{}
 	for _, s := range scenarios {
-		if s.name == "" || len(s.lines) == 0 {
+		if s.name == "" || len(s.lines) == 0 && s.run == nil {
 			t.Errorf("%+v", s)
 		}
 		for _, l := range s.lines {
@@ -242,6 +243,34 @@ func TestConfig_Check(t *testing.T) {
 		if (err == nil) != (tc.want == "") || err != nil && !strings.HasPrefix(err.Error(), tc.want) {
 			t.Errorf("%+v: %v", tc.cfg, err)
 		}
+	}
+}
+
+// TestConfig_chosen: what has no number to reach is measured when it is named, and the
+// soak after all others.
+func TestConfig_chosen(t *testing.T) {
+	names := func(only string) (names []string) {
+		t.Helper()
+		chosen, err := Config{Only: only}.chosen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range chosen {
+			names = append(names, s.name)
+		}
+		return names
+	}
+	all := names("")
+	for _, named := range []string{"overload", "footprint", "events"} {
+		if slices.Contains(all, named) || !slices.Equal(names(named), []string{named}) {
+			t.Errorf("%s: %v, %v", named, all, names(named))
+		}
+	}
+	if all[len(all)-1] != "soak" {
+		t.Errorf("%v", all)
+	}
+	if want := "start,hits"; strings.Join(names(want), ",") != want {
+		t.Errorf("%v", names(want))
 	}
 }
 

@@ -66,17 +66,21 @@ var scenarios = []scenario{
 		},
 	},
 	{
-		name: "soak",
+		name: "lost", run: lost,
 		lines: []line{
-			{what: "growth of memory over 10,000 visits (make soak)", unit: "%", atMost: true, floor: 20, goal: 10},
+			{what: "events lost by kills, of 100,000", atMost: true, floor: 0, goal: math.NaN(), of: of(amidKills, lostEvents)},
 		},
 	},
 	{
-		name: "lost",
+		name: "soak", run: soak,
 		lines: []line{
-			{what: "events lost by kills, of 100,000", atMost: true, floor: 0, goal: math.NaN()},
+			{what: "growth of memory over 10,000 visits: heaps and PSS", unit: "%", atMost: true, floor: 20, goal: 10, of: highest(grownPercent)},
+			{what: "growth over 10,000 visits: goroutines, processes, fds, temp entries", atMost: true, floor: 0, goal: math.NaN(), of: highest(grownCount)},
 		},
 	},
+	{name: "overload", run: overload},
+	{name: "footprint", run: footprint},
+	{name: "events", run: events},
 }
 
 // The measures of a round.

@@ -26,10 +26,12 @@ const (
 // process is one running program. What it says goes to a file, as under a supervisor:
 // reading it would take the machine's time while it is measured.
 type process struct {
-	name   string
-	cmd    *exec.Cmd
-	log    string
-	exited chan struct{}
+	name          string
+	program       string
+	args, environ []string
+	cmd           *exec.Cmd
+	log           string
+	exited        chan struct{}
 }
 
 // start starts a program, one that was built here before others, with nothing of this
@@ -45,7 +47,7 @@ func (l *lab) start(name, program string, args, environ []string) (*process, err
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the process has its own
-	p := &process{name: name, log: log.Name(), exited: make(chan struct{})}
+	p := &process{name: name, program: program, args: args, environ: environ, log: log.Name(), exited: make(chan struct{})}
 	p.cmd = exec.Command(path, args...) //nolint:noctx,gosec // stop ends it, orderly; what is run is named in this package
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir, "CHROME_PATH=" + os.Getenv("CHROME_PATH")}, environ...)
@@ -61,6 +63,15 @@ func (l *lab) start(name, program string, args, environ []string) (*process, err
 	return p, nil
 }
 
+// restart kills a process, as a lack of memory would, and starts it anew as it was.
+func (l *lab) restart(p *process) (*process, error) {
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return nil, err
+	}
+	<-p.exited
+	return l.start(p.name, p.program, p.args, p.environ)
+}
+
 // stop ends the process orderly, if it still runs.
 func (p *process) stop() {
 	_ = p.signal(syscall.SIGCONT)
@@ -74,7 +85,11 @@ func (p *process) signal(s syscall.Signal) error { return p.cmd.Process.Signal(s
 
 // await waits until ok. A process that ends before is an error with its last words.
 func (l *lab) await(ctx context.Context, p *process, what string, ok func() bool) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readyWait, fmt.Errorf("not within %v", readyWait))
+	return l.awaitFor(ctx, readyWait, p, what, ok)
+}
+
+func (l *lab) awaitFor(ctx context.Context, most time.Duration, p *process, what string, ok func() bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("not within %v", most))
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -104,16 +119,13 @@ func (p *process) tail() []byte {
 	return b[max(0, len(b)-tailBytes):]
 }
 
-// said waits for a line with a text and returns what follows it.
-func (l *lab) said(ctx context.Context, p *process, text string) (after string, err error) {
-	err = l.await(ctx, p, fmt.Sprintf("it should say %q", text), func() bool {
+// said waits for a line with a text.
+func (l *lab) said(ctx context.Context, p *process, text string) error {
+	return l.await(ctx, p, fmt.Sprintf("it should say %q", text), func() bool {
 		b, err := os.ReadFile(p.log)
 		_, rest, found := bytes.Cut(b, []byte(text))
-		line, _, whole := bytes.Cut(rest, []byte("\n"))
-		after = string(line)
-		return err == nil && found && whole
+		return err == nil && found && bytes.Contains(rest, []byte("\n"))
 	})
-	return after, err
 }
 
 // freeAddr is an address of the loopback that nobody listens on. (With port 0 a program

@@ -27,8 +27,9 @@ type servers struct {
 	redisAddr, natsAddr string
 }
 
-// startServers starts a Redis that keeps nothing on disk and a NATS that does.
-func (l *lab) startServers(ctx context.Context) (s servers, err error) {
+// startServers starts a Redis that keeps nothing on disk, unless further settings say so,
+// and a NATS that does.
+func (l *lab) startServers(ctx context.Context, redisSettings ...string) (s servers, err error) {
 	if s.redisAddr, err = freeAddr(ctx); err != nil {
 		return s, err
 	}
@@ -36,26 +37,40 @@ func (l *lab) startServers(ctx context.Context) (s servers, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.redis, err = l.start("redis", "redis-server", []string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", l.dir}, nil)
+	data, err := l.folder("redis")
 	if err != nil {
 		return s, err
 	}
-	if _, err := l.said(ctx, s.redis, "Ready to accept connections"); err != nil {
+	args := append([]string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", data}, redisSettings...)
+	if s.redis, err = l.start("redis", "redis-server", args, nil); err != nil {
+		return s, err
+	}
+	if err := l.redisReady(ctx, s); err != nil {
 		return s, err
 	}
 	streams, err := l.folder("streams")
 	if err != nil {
 		return s, err
 	}
-	s.nats, err = l.start("nats", "nats-server", []string{"--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir", streams}, nil)
+	if s.natsAddr, err = freeAddr(ctx); err != nil {
+		return s, err
+	}
+	if host, port, err = net.SplitHostPort(s.natsAddr); err != nil {
+		return s, err
+	}
+	s.nats, err = l.start("nats", "nats-server", []string{"--addr", host, "--port", port, "--jetstream", "--store_dir", streams}, nil)
 	if err != nil {
 		return s, err
 	}
-	if s.natsAddr, err = l.said(ctx, s.nats, "Listening for client connections on "); err != nil {
-		return s, err
-	}
-	_, err = l.said(ctx, s.nats, "Server is ready")
-	return s, err
+	return s, l.natsReady(ctx, s)
+}
+
+func (l *lab) redisReady(ctx context.Context, s servers) error {
+	return l.said(ctx, s.redis, "Ready to accept connections")
+}
+
+func (l *lab) natsReady(ctx context.Context, s servers) error {
+	return l.said(ctx, s.nats, "Server is ready")
 }
 
 // server is a process that answers over HTTP.

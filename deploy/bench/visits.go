@@ -88,7 +88,7 @@ type fleet struct {
 	asked   int // cold numbers so far
 }
 
-func (l *lab) startFleet(ctx context.Context) (f *fleet, err error) {
+func (l *lab) startFleet(ctx context.Context, settings ...string) (f *fleet, err error) {
 	f = &fleet{}
 	if f.servers, err = l.startServers(ctx); err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func (l *lab) startFleet(ctx context.Context) (f *fleet, err error) {
 	if f.site, err = l.startSite(ctx); err != nil {
 		return nil, err
 	}
-	if f.scraper, err = l.startService(ctx, "scraper", f.servers, f.settings()...); err != nil {
+	if f.scraper, err = l.startService(ctx, "scraper", f.servers, append(f.settings(), settings...)...); err != nil {
 		return nil, err
 	}
 	return f, l.warm(ctx, f)

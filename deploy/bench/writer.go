@@ -105,16 +105,7 @@ func (l *lab) catchUp(ctx context.Context, s servers, js jetstream.JetStream, w 
 	if _, err := js.PauseConsumer(ctx, wire.StreamEvents, wire.ConsumerCachewriter, l.now().Add(time.Hour)); err != nil {
 		return nil, err
 	}
-	scrapers, storing := errgroup.WithContext(ctx)
-	scrapers.SetLimit(storedAtOnce)
-	for i, body := range bodies {
-		scrapers.Go(func() error {
-			n, job := company(first+i), wire.Job{Seq: uint64(first + i + 1), Time: l.now()} //nolint:gosec // counted up from 0
-			_, err := wire.StoreAnswer(storing, js.Conn(), js, n, wire.ResolvedEvent(n, job, body, ruc.FuenteReplica, l.now()))
-			return err
-		})
-	}
-	if err := scrapers.Wait(); err != nil {
+	if err := l.store(ctx, js, first, bodies); err != nil {
 		return nil, err
 	}
 	consumer, err := js.Consumer(ctx, wire.StreamEvents, wire.ConsumerCachewriter)
@@ -162,6 +153,20 @@ func (l *lab) catchUp(ctx context.Context, s servers, js jetstream.JetStream, w 
 		round[measure] = float64((after[i]-before[i])/time.Microsecond) / float64(len(bodies))
 	}
 	return round, err
+}
+
+// store stores the answers to numbers as slots do.
+func (l *lab) store(ctx context.Context, js jetstream.JetStream, first int, bodies [][]byte) error {
+	scrapers, ctx := errgroup.WithContext(ctx)
+	scrapers.SetLimit(storedAtOnce)
+	for i, body := range bodies {
+		scrapers.Go(func() error {
+			n, job := company(first+i), wire.Job{Seq: uint64(first + i + 1), Time: l.now()} //nolint:gosec // counted up from 0
+			_, err := wire.StoreAnswer(ctx, js.Conn(), js, n, wire.ResolvedEvent(n, job, body, ruc.FuenteReplica, l.now()))
+			return err
+		})
+	}
+	return scrapers.Wait()
 }
 
 // cpuOfAll is the processor time that each of the processes has taken.

@@ -29,6 +29,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rucflow/rucflow/deploy/bench"
 	"github.com/rucflow/rucflow/scraper/browser"
 	"github.com/rucflow/rucflow/scraper/replica"
 	"github.com/rucflow/rucflow/shared/ruc"
@@ -563,9 +564,9 @@ func (s *soak) posts() (total, extra int) {
 	return total, extra
 }
 
-// compare writes the table of what is held at the level and at an end. Only the last one
-// is judged.
-func (s *soak) compare(out io.Writer, at span, judge bool) {
+// compare writes the table of what is held at the level and at an end, and returns it.
+// Only the last one is judged.
+func (s *soak) compare(out io.Writer, at span, judge bool) (all []bench.Growth) {
 	within := func(window span) (chosen []sample) {
 		for _, m := range s.samples {
 			if window.holds(m.visit) && m.old {
@@ -579,7 +580,7 @@ func (s *soak) compare(out io.Writer, at span, judge bool) {
 		if judge {
 			s.t.Errorf("a browser has just started wherever it was measured: %d measurements at first and %d at the end count", len(level), len(end))
 		}
-		return
+		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\tat %d\tat %d\thighest\tgrowth\tfloor\theld\n", (s.plan.level.from+s.plan.level.to)/2, at.to)
@@ -592,28 +593,30 @@ func (s *soak) compare(out io.Writer, at span, judge bool) {
 			return values
 		}
 		first, last, highest := sorted(level), sorted(end), 0.0
-		before, after := first[len(first)-1], last[0]
+		g := bench.Growth{What: h.what, Memory: h.memory, Before: first[len(first)-1], After: last[0]}
 		if h.memory {
-			before, after = first[len(first)/2], last[len(last)/2]
+			g.Before, g.After = first[len(first)/2], last[len(last)/2]
 		}
 		for _, m := range s.samples {
 			if m.visit >= s.plan.level.from {
 				highest = max(highest, m.values[i])
 			}
 		}
-		row, held := fmt.Sprintf("%.0f–%.0f\t%.0f–%.0f\t%.0f\t%.0f\t0", first[0], before, after, last[len(last)-1], highest, max(0, after-before)), after <= before
+		g.Held = g.More() == 0
+		row := fmt.Sprintf("%.0f–%.0f\t%.0f–%.0f\t%.0f\t%.0f\t0", first[0], g.Before, g.After, last[len(last)-1], highest, g.More())
 		if h.memory {
 			const mib = 1 << 20
-			growth := after/before - 1
-			held = growth <= s.plan.growth
-			row = fmt.Sprintf("%.1f MiB\t%.1f MiB\t%.1f MiB\t%+.1f %%\t≤ %.0f %%", before/mib, after/mib, highest/mib, 100*growth, 100*s.plan.growth)
+			g.Held = g.Share() <= s.plan.growth
+			row = fmt.Sprintf("%.1f MiB\t%.1f MiB\t%.1f MiB\t%+.1f %%\t≤ %.0f %%", g.Before/mib, g.After/mib, highest/mib, 100*g.Share(), 100*s.plan.growth)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%v\n", h.what, row, held)
-		if judge && (!held || before == 0) {
-			s.t.Errorf("%s: %v at first, %v at the end", h.what, before, after)
+		fmt.Fprintf(w, "%s\t%s\t%v\n", h.what, row, g.Held)
+		if judge && (!g.Held || g.Before == 0) {
+			s.t.Errorf("%s: %v at first, %v at the end", h.what, g.Before, g.After)
 		}
+		all = append(all, g)
 	}
 	_ = w.Flush() // whoever reads the table sees what is missing
+	return all
 }
 
 // labelled lists a counter of the scraper by cause.
@@ -639,8 +642,26 @@ func list[K ~string](counts map[K]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// soakSeed repeats a run.
-var soakSeed = flag.Uint64("seed", 0, "with TestSoak: the seed of its faults; by the clock if 0")
+var (
+	// soakSeed repeats a run.
+	soakSeed = flag.Uint64("seed", 0, "with TestSoak: the seed of its faults; by the clock if 0")
+	// soakFigures is where `make bench` takes them from.
+	soakFigures = flag.String("figures", "", "with TestSoak: write its table to this file, as JSON")
+)
+
+// write writes the table where -figures says.
+func (s *soak) write(grown []bench.Growth, took time.Duration) {
+	if *soakFigures == "" || len(grown) == 0 {
+		return
+	}
+	b, err := json.Marshal(bench.Soak{Visits: s.plan.visits, PerSecond: float64(s.plan.visits) / took.Seconds(), Grown: grown})
+	if err == nil {
+		err = os.WriteFile(*soakFigures, b, 0o600)
+	}
+	if err != nil {
+		s.t.Error(err)
+	}
+}
 
 // TestSoak prints its table. `make soak` is the long form.
 func TestSoak(t *testing.T) {
@@ -655,7 +676,7 @@ func TestSoak(t *testing.T) {
 	posts, extra := s.posts()
 
 	var table bytes.Buffer
-	s.compare(&table, plan.end, true)
+	s.write(s.compare(&table, plan.end, true), took)
 	fmt.Fprintf(&table, "%d visits in %v, %.1f a second; %d POSTs, %d of them again\n", plan.visits, took.Round(time.Second), float64(plan.visits)/took.Seconds(), posts, extra)
 	fmt.Fprintf(&table, "faults: %s\n", list(s.count))
 	fmt.Fprintf(&table, "problems told meanwhile: %s\n", list(s.problems))

@@ -1,5 +1,6 @@
 // Command bare is the least that a gateway could be: Fiber that sends one body with one
-// set of headers, or gets the body from Redis first. The gateway is compared with it.
+// set of headers, or gets the body from Redis first, or sends on what is heard of events.
+// The gateway is compared with it.
 package main
 
 import (
@@ -29,8 +30,12 @@ func run(args []string) error {
 	copied := flags.String("copy", "", "`URL` whose response is sent, its headers and its body")
 	server := flags.String("redis", "", "`address` of a Redis to get each body from; none by default")
 	client := flags.String("client", "", "`name` of the client for it: go-redis or rueidis")
+	bus := flags.String("nats", "", "`URL` of a NATS whose events are sent on instead")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *bus != "" {
+		return sendOn(*bus, *addr)
 	}
 	get, err := reader(*client, *server)
 	if err != nil {

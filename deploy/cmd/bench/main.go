@@ -21,7 +21,7 @@ func measure() service.Program[struct{}] {
 		Summary: "measures every number that rucflow wants to reach and exits 1 where a floor is not held",
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&cfg.Only, "only", "", "only these `scenarios`, separated by commas: "+bench.Names())
-			fs.IntVar(&cfg.Rounds, "rounds", 5, "`count` of rounds")
+			fs.IntVar(&cfg.Rounds, "rounds", 5, "`count` of rounds; lost and soak have one")
 			fs.Float64Var(&cfg.Seconds, "seconds", 3, "how many `seconds` each variant is measured in a round")
 			fs.BoolVar(&cfg.Strict, "strict", false, "a line that is not measured yet counts as missed")
 			fs.StringVar(&cfg.JSON, "json", "", "write all figures to this `file`")
