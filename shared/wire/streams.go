@@ -263,7 +263,7 @@ func (p Provisioner) Visits(ctx context.Context, queue, maxConcurrent int, pace 
 
 // lookForTurn reports a turn that was lost: nobody could visit any more.
 func (p Provisioner) lookForTurn(ctx context.Context) error {
-	s, err := p.JS.Stream(ctx, StreamTurn)
+	s, err := p.readStream(ctx, StreamTurn)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound): // reported already
 	case err != nil:
@@ -278,7 +278,7 @@ func (p Provisioner) lookForTurn(ctx context.Context) error {
 // exist. The consumer repeats when the stream was created, so that a cachewriter
 // needs no right to ask the stream.
 func (p Provisioner) Cachewriter(ctx context.Context) error {
-	s, err := p.JS.Stream(ctx, StreamEvents)
+	s, err := p.readStream(ctx, StreamEvents)
 	if p.Missing != nil && errors.Is(err, jetstream.ErrStreamNotFound) {
 		p.Missing(StreamEvents + "/" + ConsumerCachewriter)
 		return nil
@@ -328,11 +328,35 @@ const (
 	createPause = 100 * time.Millisecond
 )
 
+// readWait bounds one question to the server, which answers within milliseconds.
+const readWait = 2 * time.Second
+
+func (p Provisioner) readStream(ctx context.Context, name string) (jetstream.Stream, error) {
+	return readAgain(ctx, func(ctx context.Context) (jetstream.Stream, error) { return p.JS.Stream(ctx, name) })
+}
+
+func (p Provisioner) readConsumer(ctx context.Context, stream, name string) (jetstream.Consumer, error) {
+	return readAgain(ctx, func(ctx context.Context) (jetstream.Consumer, error) { return p.JS.Consumer(ctx, stream, name) })
+}
+
+// readAgain asks until ctx ends. A reply that is lost would otherwise take all the time that
+// a start has.
+func readAgain[T any](ctx context.Context, read func(context.Context) (T, error)) (T, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, readWait)
+		v, err := read(try)
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return v, err
+		}
+	}
+}
+
 func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) error {
 	want.Metadata = versioned(want.Metadata)
 	var lastErr error
 	for range createTries {
-		s, err := p.JS.Stream(ctx, want.Name)
+		s, err := p.readStream(ctx, want.Name)
 		switch {
 		case p.Missing != nil && errors.Is(err, jetstream.ErrStreamNotFound):
 			p.Missing(want.Name)
@@ -386,7 +410,7 @@ func (p Provisioner) stream(ctx context.Context, want jetstream.StreamConfig) er
 func (p Provisioner) consumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) error {
 	name := stream + "/" + want.Durable
 	want.Metadata = versioned(want.Metadata)
-	c, err := p.JS.Consumer(ctx, stream, want.Durable)
+	c, err := p.readConsumer(ctx, stream, want.Durable)
 	switch {
 	case p.Missing != nil && (errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)):
 		p.Missing(name)

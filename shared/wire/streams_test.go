@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -254,6 +255,37 @@ func TestProvision_RefusesAnotherSource(t *testing.T) {
 	}
 	if err := provision(t.Context(), p, 1, ruc.FuenteSunat); err == nil || !strings.Contains(err.Error(), "another NATS server") {
 		t.Errorf("data of two sources in one stream: %v", err)
+	}
+}
+
+// One reply that is lost costs a start a moment and not all of its time.
+func TestProvision_AsksAgainWhereAReplyIsLost(t *testing.T) {
+	nc, _ := server(t)
+	lost := map[string]bool{}
+	if _, err := nc.Subscribe("LOSSY.API.>", func(m *nats.Msg) {
+		api := strings.TrimPrefix(m.Subject, "LOSSY.API.")
+		if strings.Contains(api, ".INFO.") && !lost[api] {
+			lost[api] = true
+			return
+		}
+		if err := nc.PublishRequest("$JS.API."+api, m.Reply, m.Data); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.NewWithAPIPrefix(nc, "LOSSY.API")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p := wire.Provisioner{JS: js, Source: ruc.FuenteReplica}
+	if err := errors.Join(p.Events(ctx, time.Hour), p.Cachewriter(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if len(lost) != 2 {
+		t.Errorf("lost %v", lost)
 	}
 }
 
