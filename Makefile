@@ -16,13 +16,16 @@ VULN_VERSION := v1.8.0
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
+# The engine http does without Chromium.
+ENGINE_NEEDS := $(if $(filter http,$(SUNAT_ENGINE)),,need-chromium)
+
 .PHONY: demo
-demo: need-chromium bin/rucflow ## the whole pipeline in one process, on the bundled replica of SUNAT's page
+demo: $(ENGINE_NEEDS) bin/rucflow ## the whole pipeline in one process, on the bundled replica of SUNAT's page
 	@echo 'Try: curl -i localhost:8000/obtener-ruc/20131312955      (Ctrl-C ends the demo)'
 	@exec bin/rucflow -replica
 
 .PHONY: run
-run: need-chromium bin/rucflow ## the whole pipeline in one process, asking SUNAT itself
+run: $(ENGINE_NEEDS) bin/rucflow ## the whole pipeline in one process, asking SUNAT itself
 	@exec bin/rucflow
 
 .PHONY: build

@@ -31,10 +31,7 @@ func ExamineSite(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("scraper.ExamineSite: SUNAT_URL: %w", err)
 	}
-	req.Header.Set("User-Agent", "rucflow/"+service.Version)
-	if cfg.UserAgent != "" {
-		req.Header.Set("User-Agent", cfg.UserAgent)
-	}
+	req.Header.Set("User-Agent", cfg.ownAgent())
 	client := http.Client{
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
 		// Where the form has moved to is for a person to see.

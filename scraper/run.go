@@ -1,6 +1,6 @@
 // Package scraper asks SUNAT. Its front answers ruc.resolve, its slots take jobs
-// from the work queue, visit the page through a headless Chromium, and store what
-// they learn as events. Any number of scrapers form one fleet: one job per number,
+// from the work queue, visit the page through an engine, by default a headless
+// Chromium, and store what they learn as events. Any number of scrapers form one fleet: one job per number,
 // one limit, one pace.
 package scraper
 
@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rucflow/rucflow/scraper/browser"
+	"github.com/rucflow/rucflow/scraper/httpclient"
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
 	"github.com/rucflow/rucflow/shared/wire"
@@ -38,7 +39,7 @@ type Deps struct {
 	Provision, Update bool
 	ShutdownTimeout   time.Duration
 
-	engine engine // for tests; nil = Chromium as Config says
+	engine engine // for tests; nil = as Config says
 }
 
 const (
@@ -81,7 +82,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	eng := deps.engine
 	if eng == nil {
-		if eng, err = newBrowser(cfg, deps, m.observe()); err != nil {
+		if eng, err = newEngine(cfg, deps, m.observe()); err != nil {
 			return fmt.Errorf("scraper.Run: %w", err)
 		}
 	}
@@ -231,8 +232,11 @@ func provision(ctx context.Context, js jetstream.JetStream, cfg Config, deps Dep
 	return p.Visits(ctx, cfg.Queue, cfg.MaxConcurrent, cfg.Pace)
 }
 
-func newBrowser(cfg Config, deps Deps, observe browser.Observe) (engine, error) {
-	return browser.New(cfg.browser(), browser.Deps{Log: deps.Log, Now: deps.Now, Observe: observe})
+func newEngine(cfg Config, deps Deps, observe browser.Observe) (engine, error) {
+	if cfg.UsesChromium() {
+		return browser.New(cfg.browser(), browser.Deps{Log: deps.Log, Now: deps.Now, Observe: observe})
+	}
+	return httpclient.New(cfg.http(), httpclient.Deps{Log: deps.Log, Now: deps.Now, Slots: observe.Slots})
 }
 
 // answer registers the front as a micro service, withdraws it while no tab has

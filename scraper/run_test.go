@@ -136,6 +136,21 @@ func TestConfig_CheckNamesTheVariable(t *testing.T) {
 	}
 }
 
+func TestConfig_CheckNamesTheEngines(t *testing.T) {
+	t.Parallel()
+	c := Config{Site: service.Site{URL: "https://e-consultaruc.sunat.gob.pe/x"}, Slots: 1, MaxConcurrent: 1, Attempts: 1, AttemptTimeout: 1, Queue: 1, EventsMaxAge: 1}
+	for _, c.Engine = range []string{ruc.MotorChrome, ruc.MotorFetch, ruc.MotorHTTP} {
+		if err := c.Check(); err != nil {
+			t.Errorf("%s: %v", c.Engine, err)
+		}
+	}
+	c.Engine = "Chrome"
+	const want = `SUNAT_ENGINE: "Chrome" is not an engine; there are: chrome, fetch, http`
+	if err := c.Check(); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
 // A server that lost its storage comes back without streams; nobody has to restart the
 // scrapers.
 func TestRun_StreamsAreMadeAnew(t *testing.T) {

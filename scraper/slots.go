@@ -19,13 +19,14 @@ import (
 	"github.com/rucflow/rucflow/shared/wire"
 )
 
-// engine gets SUNAT's page; package browser holds the one there is.
+// engine gets SUNAT's page; packages browser and httpclient hold those that there are.
 type engine interface {
 	// Run blocks until ctx ends and leaves nothing behind.
 	Run(ctx context.Context) error
 	// Visit makes one attempt on some warm tab. gate is called when the tab is
 	// parked on the form; the POST leaves between its return and the call of what
-	// it returned. An error of gate ends the visit and is returned as it is.
+	// it returned. An error of gate ends the visit and is returned as it is. With an
+	// error of the parser's comes the page that it is about.
 	Visit(ctx context.Context, n ruc.Number, gate func(context.Context) (left func(), err error)) (sunat.Page, error)
 	// WaitReady returns when a tab is warm.
 	WaitReady(ctx context.Context) error
@@ -372,11 +373,11 @@ func (s *slots) attempt(ctx context.Context, j job, leave *pass) (ruc.Answer, er
 		*leave = renewed
 		return give, nil
 	})
-	if err != nil {
-		return ruc.Answer{}, err
-	}
 	at := s.now()
-	result, err := sunat.Parse(page, j.ruc)
+	var result sunat.Result
+	if err == nil {
+		result, err = sunat.Parse(page, j.ruc)
+	}
 	if codeOf(err) == ruc.Changed {
 		s.changed.keep(page, err)
 	}

@@ -124,6 +124,9 @@ func disk(setting, dir string) finding {
 
 // chromium starts it and ends it.
 func (e *examination) chromium(ctx context.Context) []finding {
+	if !e.cfg.Scraper.UsesChromium() {
+		return skipAll([]string{checkChromium, checkShm}, "the engine "+e.cfg.Scraper.Engine+" does without Chromium")
+	}
 	ctx, cancel := context.WithTimeout(ctx, chromiumPatience)
 	defer cancel()
 	seen, err := scraper.ExamineChromium(ctx, e.cfg.Scraper, zerolog.Nop())

@@ -134,6 +134,17 @@ func TestDoctor_FindsNothingInAHealthySetUp(t *testing.T) {
 	}
 }
 
+// TestDoctor_AsksForNoChromiumWhereNoneIsUsed: and for one where it is.
+func TestDoctor_AsksForNoChromiumWhereNoneIsUsed(t *testing.T) {
+	t.Parallel()
+	for engine, want := range map[string]string{ruc.MotorHTTP: "skip", ruc.MotorFetch: "fail"} {
+		lines, err := examined(t, admin.Doctor{Only: "chromium"}, "SUNAT_ENGINE="+engine, "CHROME_PATH=/nowhere/chromium")
+		if (err != nil) != (want == "fail") || len(lines) != 2 || lines[0].Check != "chromium" || lines[0].Status != want {
+			t.Errorf("%s: %v, %+v", engine, err, lines)
+		}
+	}
+}
+
 // natsServer runs a server on 127.0.0.1.
 func natsServer(t *testing.T, opts *server.Options) string {
 	t.Helper()

@@ -190,6 +190,7 @@ func TestVerdict(t *testing.T) {
 	more := line{floor: 0.75, goal: 0.9, of: none}
 	less := line{floor: 60, goal: 50, atMost: true, of: none}
 	must := line{floor: 1, goal: math.NaN(), atMost: true, of: none}
+	wish := line{floor: math.NaN(), goal: 5, atMost: true, of: none}
 	for _, tc := range []struct {
 		line   line
 		figure float64
@@ -198,6 +199,7 @@ func TestVerdict(t *testing.T) {
 		{more, 0.9, goalReached}, {more, 0.89, floorHeld}, {more, 0.75, floorHeld}, {more, 0.74, missed},
 		{less, 50, goalReached}, {less, 51, floorHeld}, {less, 60, floorHeld}, {less, 61, missed},
 		{must, 1, goalReached}, {must, 1.1, missed},
+		{wish, 5, goalReached}, {wish, 5.1, goalMissed},
 		{less, math.NaN(), failed}, {line{}, math.NaN(), notMeasured},
 	} {
 		if got := tc.line.verdict(tc.figure); got != tc.want {
@@ -221,8 +223,11 @@ func TestScenarios(t *testing.T) {
 				t.Errorf("%s: two lines of that name", l.what)
 			}
 			what[l.what] = true
-			if !math.IsNaN(l.goal) && l.atMost != (l.goal < l.floor) {
+			if both := l.floor + l.goal; !math.IsNaN(both) && l.atMost != (l.goal < l.floor) {
 				t.Errorf("%s: the goal is easier than the floor", l.what)
+			}
+			if math.IsNaN(l.floor) && math.IsNaN(l.goal) {
+				t.Errorf("%s: neither a floor nor a goal", l.what)
 			}
 		}
 	}

@@ -24,6 +24,9 @@ const (
 	pssMiB    = "PSS"
 )
 
+// loadedVisits is how many visits a scraper has made when it counts as loaded.
+const loadedVisits = 30
+
 // sampleEvery is how often a process at work is looked at; the most that it holds counts.
 const sampleEvery = 50 * time.Millisecond
 
@@ -138,17 +141,17 @@ func scraperFootprint(ctx context.Context, l *lab, f *Figures) error {
 		return err
 	}
 	visit := func(ctx context.Context) error {
-		for range measuredCount {
+		for range loadedVisits {
 			if _, err := l.resolve(ctx, fleet); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if err := f.addMost(ctx, fmt.Sprintf("scraper, after %d visits", measuredCount), pid, visit); err != nil {
+	if err := f.addMost(ctx, fmt.Sprintf("scraper, after %d visits", loadedVisits), pid, visit); err != nil {
 		return err
 	}
-	if err := f.addTree(fmt.Sprintf("scraper, after %d visits, with its browser", measuredCount), pid); err != nil {
+	if err := f.addTree(fmt.Sprintf("scraper, after %d visits, with its browser", loadedVisits), pid); err != nil {
 		return err
 	}
 	if _, err := l.startService(ctx, "gateway", fleet.servers, fleet.settings()...); err != nil {
@@ -156,7 +159,7 @@ func scraperFootprint(ctx context.Context, l *lab, f *Figures) error {
 	}
 	list := filepath.Join(l.dir, "list")
 	var numbers strings.Builder
-	for range measuredCount {
+	for range loadedVisits {
 		fmt.Fprintln(&numbers, fleet.cold())
 	}
 	if err := os.WriteFile(list, []byte(numbers.String()), 0o600); err != nil {
@@ -199,8 +202,8 @@ func allFootprint(ctx context.Context, l *lab, f *Figures) error {
 	if err := f.addMemory("all-in-one, after its first visit", p.pid()); err != nil {
 		return err
 	}
-	err = f.addMost(ctx, fmt.Sprintf("all-in-one, after %d visits", measuredCount), p.pid(), func(context.Context) error {
-		for i := range measuredCount {
+	err = f.addMost(ctx, fmt.Sprintf("all-in-one, after %d visits", loadedVisits), p.pid(), func(context.Context) error {
+		for i := range loadedVisits {
 			if err := answered(cold(i + 1)); err != nil {
 				return err
 			}
@@ -210,7 +213,7 @@ func allFootprint(ctx context.Context, l *lab, f *Figures) error {
 	if err != nil {
 		return err
 	}
-	return f.addTree(fmt.Sprintf("all-in-one, after %d visits, with its browser", measuredCount), p.pid())
+	return f.addTree(fmt.Sprintf("all-in-one, after %d visits, with its browser", loadedVisits), p.pid())
 }
 
 // addMemory adds what a process holds now.

@@ -30,7 +30,7 @@ import (
 const (
 	oneVisitUp     = "Redis up"
 	oneVisitFrozen = "Redis frozen"
-	warmVisit      = "visit on a warm slot, chrome"
+	warmVisit      = "visit on a warm slot, " // and the engine
 	browserKilled  = "browser killed"
 	renderersDead  = "every renderer killed"
 )
@@ -39,16 +39,23 @@ const (
 const (
 	visitsEach = "visits per RUC"
 	mostVisits = "most of one RUC"
+	serviceMs  = "scraper + browser CPU ms" // per visit, and per question whether its slot is warm again
+	slotMiB    = "PSS MiB per slot"         // of scraper and browser, in equal shares
 )
 
 const (
-	gatewayCount  = 4
-	coldNumbers   = 10  // in a round
-	slowVisit     = 100 // ms, so that all callers come while it lasts
-	measuredCount = 30  // visits in a round
-	warmCount     = 10  // visits before the first round: a young browser is slower
-	slots         = 2   // the default of SUNAT_SLOTS
+	gatewayCount = 4
+	coldNumbers  = 10  // in a round
+	slowVisit    = 100 // ms, so that all callers come while it lasts
+	warmCount    = 10  // visits before the first round: a young browser is slower
+	slots        = 2   // the default of SUNAT_SLOTS
 )
+
+// engines are those there are, and how many visits of each are made in a round.
+var engines = []struct {
+	engine string
+	visits int
+}{{ruc.MotorChrome, 30}, {ruc.MotorFetch, 100}, {ruc.MotorHTTP, 100}}
 
 // site is the replica, which tells how long its own answers took.
 type site struct {
@@ -206,40 +213,75 @@ func most(measure string, names ...string) func(Figures) float64 {
 	}
 }
 
-// visits measures single visits, each on a slot that is warm and while nothing else is
-// done: from the request on NATS to its reply, less what the site took for its answer.
+// visits measures single visits of each engine, each on a slot that is warm and while
+// nothing else is done: from the request on NATS to its reply, less what the site took for
+// its answer.
 func visits(ctx context.Context, l *lab) (Figures, error) {
-	f, err := l.startFleet(ctx)
+	fleets, counts := map[string]*fleet{}, map[string]int{}
+	var variants []string
+	for _, m := range engines {
+		f, err := l.startFleet(ctx, "SUNAT_ENGINE="+m.engine)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.engine, err)
+		}
+		for range warmCount {
+			if _, err := l.overhead(ctx, f); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.engine, err)
+			}
+		}
+		name := warmVisit + m.engine
+		variants, fleets[name], counts[name] = append(variants, name), f, m.visits
+	}
+	return l.each(ctx, variants, func(ctx context.Context, name string) (map[string]float64, error) {
+		return l.visitRound(ctx, fleets[name], counts[name])
+	})
+}
+
+// visitRound makes so many visits one after the other.
+func (l *lab) visitRound(ctx context.Context, f *fleet, count int) (map[string]float64, error) {
+	browserBefore, ownBefore, err := f.cpu()
 	if err != nil {
 		return nil, err
 	}
-	for range warmCount {
-		if _, err := l.overhead(ctx, f); err != nil {
+	var over []uint32
+	for range count {
+		took, err := l.overhead(ctx, f)
+		if err != nil {
 			return nil, err
 		}
+		over = append(over, took)
 	}
-	return l.each(ctx, []string{warmVisit}, func(ctx context.Context, _ string) (map[string]float64, error) {
-		before, err := treeCPU(f.scraper.pid())
-		if err != nil {
-			return nil, err
-		}
-		var over []uint32
-		for range measuredCount {
-			took, err := l.overhead(ctx, f)
-			if err != nil {
-				return nil, err
-			}
-			over = append(over, took)
-		}
-		after, err := treeCPU(f.scraper.pid())
-		if err != nil {
-			return nil, err
-		}
-		slices.Sort(over)
-		round := latencies(over)
-		round[treeMs] = float64(after-before) / float64(time.Millisecond) / measuredCount
-		return round, nil
-	})
+	browser, own, err := f.cpu()
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(over)
+	round := latencies(over)
+	perVisit := func(took time.Duration) float64 { return float64(took) / float64(time.Millisecond) / float64(count) }
+	round[treeMs] = perVisit(browser - browserBefore)
+	round[serviceMs] = perVisit(browser + own - browserBefore - ownBefore)
+	round[slotMiB], err = f.memory()
+	return round, err
+}
+
+// cpu is the processor time that the browser and the scraper have taken.
+func (f *fleet) cpu() (browser, own time.Duration, err error) {
+	browser, err = treeCPU(f.scraper.pid())
+	if err != nil {
+		return 0, 0, err
+	}
+	own, err = f.scraper.cpu()
+	return browser, own, err
+}
+
+// memory is a slot's share of what scraper and browser hold, in MiB.
+func (f *fleet) memory() (float64, error) {
+	pids, err := descendants(f.scraper.pid())
+	if err != nil {
+		return 0, err
+	}
+	held, err := memoryOfAll(append(pids, f.scraper.pid()))
+	return held[pssMiB] / slots, err
 }
 
 // overhead makes one visit and waits until its tab is warm again.

@@ -26,6 +26,7 @@ func chaosFaults() []fault {
 		span  = 3 * time.Second
 		tries = 3 // SUNAT_ATTEMPTS: of one visit, whose tabs die under it
 	)
+	siteSpan := long(time.Second, span)
 	second := 1
 	attempts := map[column]string{colVisits: "attempts"}
 	faults := []fault{
@@ -35,8 +36,8 @@ func chaosFaults() []fault {
 		{name: "both cachewriters killed", lasts: span,
 			inject: func(c *chaos) { c.writers[0].stop(syscall.SIGKILL); c.writers[1].stop(syscall.SIGKILL) },
 			heal:   func(c *chaos) { c.writers[0], c.writers[1] = c.writers[0].again(), c.writers[1].again() }},
-		{name: "Chromium killed", visits: tries, inject: func(c *chaos) { kill(c.t, c.chromium(c.scrapers[c.busy()])) }},
-		{name: "renderers killed", visits: tries, inject: func(c *chaos) {
+		{name: "Chromium killed", chromium: true, visits: tries, inject: func(c *chaos) { kill(c.t, c.chromium(c.scrapers[c.busy()])) }},
+		{name: "renderers killed", chromium: true, visits: tries, inject: func(c *chaos) {
 			for _, pid := range c.browserProcesses("--type=renderer") {
 				kill(c.t, pid)
 			}
@@ -51,7 +52,7 @@ func chaosFaults() []fault {
 		frozen("busy scraper frozen beyond AckWait", 12*time.Second, nil, 2, func(c *chaos) *process { return c.scrapers[c.busy()] }),
 		frozen("cachewriter frozen", span, nil, 1, func(c *chaos) *process { return c.writers[0] }),
 		frozen("nats-server frozen", span, nil, 2, func(c *chaos) *process { return c.nats }),
-		{name: "Chromium frozen", lasts: span, visits: tries, inject: func(c *chaos) { c.signalBrowsers(syscall.SIGSTOP) }, heal: func(c *chaos) { c.signalBrowsers(syscall.SIGCONT) }},
+		{name: "Chromium frozen", chromium: true, lasts: span, visits: tries, inject: func(c *chaos) { c.signalBrowsers(syscall.SIGSTOP) }, heal: func(c *chaos) { c.signalBrowsers(syscall.SIGCONT) }},
 		{name: "redis-server frozen", lasts: span, inject: func(c *chaos) { c.redis.Freeze() }, heal: func(c *chaos) { c.redis.Thaw() }},
 
 		{name: "Redis refuses", lasts: span, inject: func(c *chaos) { c.redis.Kill() }, heal: func(c *chaos) { c.redis.Restart() }},
@@ -85,11 +86,11 @@ func chaosFaults() []fault {
 		ahead("cachewriter's clock an hour ahead", nil, func(c *chaos) []*process { return c.writers }),
 	}
 	for _, kind := range siteFaults {
-		faults = append(faults, fault{name: "SUNAT: " + kind, own: true, lasts: span, without: attempts,
+		faults = append(faults, fault{name: "SUNAT: " + kind, own: true, lasts: siteSpan, without: attempts,
 			inject: func(c *chaos) { c.fault(replica.Fault{Kind: kind}) }})
 	}
 	for _, kind := range []string{replica.FaultHang, replica.FaultReset, replica.FaultWAF, "500"} {
-		faults = append(faults, fault{name: "SUNAT's form: " + kind, own: true, lasts: span, without: attempts,
+		faults = append(faults, fault{name: "SUNAT's form: " + kind, own: true, lasts: siteSpan, without: attempts,
 			inject: func(c *chaos) { c.fault(replica.Fault{Kind: kind, On: replica.OnForm}) }})
 	}
 	return faults

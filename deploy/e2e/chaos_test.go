@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -70,13 +71,20 @@ type fault struct {
 	without map[column]string
 	// own is a fault of the site: the visits are the fault's, not delayed by ours.
 	own bool
+	// chromium is a fault of the browser, which not every engine has.
+	chromium bool
 	// away is a gateway that nobody can ask meanwhile.
 	away *int
 }
 
+// concerns reports whether a fault is another one to another engine. The rest are between
+// processes that know no engine, and are tried with one.
+func (f fault) concerns(engine string) bool { return engine == ruc.MotorChrome || f.own || f.chromium }
+
 // chaos is the fleet and what stands between its parts.
 type chaos struct {
 	*fleet
+	engine    string            // of the scrapers
 	natsLines map[string]*proxy // by whose line it is: gateway0, gateway1, scraper, cachewriter
 	redisLine *proxy
 	redisCLI  *redis.Client
@@ -93,7 +101,7 @@ type usage struct{ goroutines, descriptors float64 }
 
 func newChaos(t *testing.T) *chaos {
 	f := newFleetOn(t, servers{redis: []string{"--user", "chaos", "on", ">" + token, "~*", "+@all"}}, "SUNAT_PAUSE=1s", "SUNAT_ATTEMPT_TIMEOUT=2s", fmt.Sprintf("REQUEST_TIMEOUT=%s", chaosRequest))
-	c := &chaos{fleet: f, natsLines: map[string]*proxy{}, redisLine: newProxy(t, f.redis.Addr()), base: map[string]usage{}}
+	c := &chaos{fleet: f, engine: ruc.MotorChrome, natsLines: map[string]*proxy{}, redisLine: newProxy(t, f.redis.Addr()), base: map[string]usage{}}
 	line := func(whose string) []string {
 		p := c.natsLines[whose]
 		if p == nil {
@@ -123,11 +131,31 @@ func newChaos(t *testing.T) *chaos {
 	f.eventually("the warmed numbers are in Redis", readyWait, func() bool {
 		return !slices.ContainsFunc(c.warm, func(n ruc.Number) bool { return c.inRedis(n) == "" })
 	})
+	c.takeBase()
+	return c
+}
+
+// takeBase notes what every process holds before the faults.
+func (c *chaos) takeBase() {
+	clear(c.base)
 	for _, p := range c.processes() {
 		c.base[p.name] = usage{max(c.base[p.name].goroutines, p.metric("go_goroutines")), max(c.base[p.name].descriptors, p.metric("process_open_fds"))}
 	}
 	c.baseTemp = c.temporary()
-	return c
+}
+
+// use replaces the scrapers by some with another engine.
+func (c *chaos) use(engine string) {
+	if engine == c.engine {
+		return
+	}
+	c.engine = engine
+	for i, p := range c.scrapers {
+		p.stop(syscall.SIGTERM)
+		c.scrapers[i] = launch(c.t, p.name, append(slices.Clone(p.env), "SUNAT_ENGINE="+engine)...)
+	}
+	c.whole()
+	c.takeBase()
 }
 
 func (c *chaos) processes() []*process { return slices.Concat(c.gateways, c.scrapers, c.writers) }
@@ -432,8 +460,12 @@ func (c *chaos) held() string {
 	for _, pid := range c.browserProcesses("--user-data-dir") {
 		browsers[parent(pid)]++
 	}
+	want := 1
+	if c.engine == ruc.MotorHTTP {
+		want = 0
+	}
 	for _, p := range c.scrapers {
-		if n := browsers[p.cmd.Process.Pid]; n != 1 {
+		if n := browsers[p.cmd.Process.Pid]; n != want {
 			return fmt.Sprintf("a scraper has %d browsers", n)
 		}
 	}
@@ -460,15 +492,23 @@ func TestChaos(t *testing.T) {
 		_ = w.Flush() // into memory
 		t.Logf("\n%s", table.String())
 	}()
-	for _, f := range chaosFaults() {
-		if !chosen.MatchString(f.name) || !*full && !slices.Contains(everyRun, f.name) {
-			continue
-		}
-		t.Log(f.name)
-		cells, failed := c.row(f)
-		fmt.Fprintln(w, f.name+"\t"+strings.Join(cells[:], "\t"))
-		for _, why := range failed {
-			t.Errorf("%s: %s", f.name, why)
+	for _, engine := range []string{ruc.MotorChrome, ruc.MotorFetch, ruc.MotorHTTP} {
+		for _, f := range chaosFaults() {
+			if !f.concerns(engine) || !chosen.MatchString(f.name) || !*full && !slices.Contains(everyRun, f.name) {
+				continue
+			}
+			name := engine + ": " + f.name
+			t.Log(name)
+			if f.chromium && engine == ruc.MotorHTTP {
+				fmt.Fprintln(w, name+"\t– it has no Chromium")
+				continue
+			}
+			c.use(engine)
+			cells, failed := c.row(f)
+			fmt.Fprintln(w, name+"\t"+strings.Join(cells[:], "\t"))
+			for _, why := range failed {
+				t.Errorf("%s: %s", name, why)
+			}
 		}
 	}
 }

@@ -152,6 +152,29 @@ func TestSettings_AnyServerThatBehavesLikeSUNATs(t *testing.T) {
 	}
 }
 
+// TestSettings_EachEngineAnswers: and http where there is no Chromium.
+func TestSettings_EachEngineAnswers(t *testing.T) {
+	for engine, setting := range map[string]string{ruc.MotorFetch: "CHROME_FLAGS=", ruc.MotorHTTP: "CHROME_PATH=/nowhere/chromium"} {
+		err := run(t, func(_ context.Context, stop func(), a allinone.Addrs) {
+			defer stop()
+			r := &rig{Addrs: a, t: t}
+			r.eventually("a scraper answers", readyWait, func() bool {
+				_, _, body := r.get("/health")
+				return strings.Contains(body, `"scrapers":1`)
+			})
+			for _, n := range []ruc.Number{sunat, fresh(7)} {
+				status, _, body := r.lookup(n)
+				if got := r.answer(n, status, body); got.Motor != engine {
+					t.Errorf("motor %q, want %q", got.Motor, engine)
+				}
+			}
+		}, true, "SUNAT_ENGINE="+engine, setting)
+		if err != nil {
+			t.Errorf("%s: %v", engine, err)
+		}
+	}
+}
+
 func TestSettings_FailuresAtStartAreClear(t *testing.T) {
 	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

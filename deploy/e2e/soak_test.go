@@ -67,6 +67,8 @@ type soakPlan struct {
 	natsCuts    int
 	redisCuts   int
 	growth      float64 // of memory, at most
+	engine      string  // SUNAT_ENGINE
+	shown       int     // visits between the measurements of memory that are shown one by one; 0 = none
 }
 
 // The windows of the long form are as wide as all visits that its four tabs live for
@@ -88,6 +90,21 @@ func newSoakPlan() soakPlan {
 			growth: 0.2,
 		},
 	)
+}
+
+// with is the plan with an engine and, unless 0, so many visits.
+func (p soakPlan) with(engine string, visits int) soakPlan {
+	p.engine = engine
+	if visits > 0 {
+		const parts = 40
+		p.visits, p.step, p.shown = visits, visits/parts, visits/10
+		p.level, p.end = span{p.shown, 4 * p.shown, p.step}, span{7 * p.shown, visits, p.step}
+		p.killBrowser = nil
+	}
+	if engine == ruc.MotorHTTP {
+		p.killBrowser, p.renderers = nil, 0
+	}
+	return p
 }
 
 // measures reports whether what is held is measured after a visit.
@@ -153,7 +170,7 @@ func newSoak(t *testing.T, plan soakPlan, seed uint64) *soak {
 	// 1.9 MiB with 28 answers held and 3.2 with 478.)
 	f := newFleet(t, "OPS_PPROF=true", "CACHE_MEMORY_BYTES=64KiB", "SUNAT_ATTEMPT_TIMEOUT=5s", fmt.Sprintf("REQUEST_TIMEOUT=%s", soakRequest),
 		fmt.Sprintf("SUNAT_SLOTS=%d", soakSlots), fmt.Sprintf("SUNAT_MAX_CONCURRENT=%d", soakConcurrent),
-		"CHROME_PATH="+chromeWithPort(t))
+		"SUNAT_ENGINE="+plan.engine, "CHROME_PATH="+chromeWithPort(t))
 	s := &soak{
 		// Connections that stay: a gateway's goroutine for one lives on for ten seconds.
 		client: &http.Client{Timeout: soakRequest + 10*time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: soakCallers}},
@@ -208,18 +225,25 @@ func (s *soak) everythingHeld() (list []held) {
 			held{p.name + ": heap", true, func() float64 { return s.heap(p) }},
 			held{p.name + ": PSS", true, func() float64 { return s.pss("Pss", p.cmd.Process.Pid) }})
 	}
+	if s.plan.engine == ruc.MotorHTTP {
+		return append(list, s.countsOfProcesses()...)
+	}
 	list = append(list,
 		held{"browser tree: PSS", true, func() float64 { return s.pss("Pss", s.browserProcesses("")...) }},
 		held{"browser tree: PSS without files", true, func() float64 { return s.pss("Pss_Anon", s.browserProcesses("")...) }})
+	return append(append(list, s.countsOfProcesses()...),
+		held{"browser tree: processes", false, func() float64 { return float64(len(s.browserProcesses(""))) }},
+		held{"browser tree: descriptors", false, s.browserDescriptors},
+		held{"temporary entries", false, s.temporary})
+}
+
+func (s *soak) countsOfProcesses() (list []held) {
 	for _, p := range s.processes() {
 		list = append(list,
 			held{p.name + ": goroutines", false, func() float64 { return p.metric("go_goroutines") }},
 			held{p.name + ": descriptors", false, func() float64 { return p.metric("process_open_fds") }})
 	}
-	return append(list,
-		held{"browser tree: processes", false, func() float64 { return float64(len(s.browserProcesses(""))) }},
-		held{"browser tree: descriptors", false, s.browserDescriptors},
-		held{"temporary entries", false, s.temporary})
+	return list
 }
 
 // heap is what a process has allocated, after a forced collection. The first of two
@@ -642,9 +666,27 @@ func list[K ~string](counts map[K]int) string {
 	return strings.Join(parts, ", ")
 }
 
+// memories writes what each holds of memory as the run went on.
+func (s *soak) memories(out io.Writer) {
+	const mib = 1 << 20
+	for i, h := range s.held {
+		if !h.memory {
+			continue
+		}
+		var row []string
+		for _, m := range s.samples {
+			if m.visit%s.plan.shown == 0 {
+				row = append(row, fmt.Sprintf("%.1f", m.values[i]/mib))
+			}
+		}
+		fmt.Fprintf(out, "%s after every %d visits, MiB: %s\n", h.what, s.plan.shown, strings.Join(row, " "))
+	}
+}
+
 var (
-	// soakSeed repeats a run.
-	soakSeed = flag.Uint64("seed", 0, "with TestSoak: the seed of its faults; by the clock if 0")
+	soakSeed   = flag.Uint64("seed", 0, "with TestSoak: the seed of its faults, which repeats a run; by the clock if 0")
+	soakEngine = flag.String("engine", ruc.MotorChrome, "with TestSoak: SUNAT_ENGINE")
+	soakVisits = flag.Int("visits", 0, "with TestSoak: how many visits, a multiple of 40; 0 = as the form has them")
 	// soakFigures is where `make bench` takes them from.
 	soakFigures = flag.String("figures", "", "with TestSoak: write its table to this file, as JSON")
 )
@@ -670,13 +712,19 @@ func TestSoak(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("-seed %d", seed)
-	plan := newSoakPlan()
+	if *soakVisits%40 != 0 {
+		t.Fatalf("-visits %d is no multiple of 40", *soakVisits)
+	}
+	plan := newSoakPlan().with(*soakEngine, *soakVisits)
 	s := newSoak(t, plan, seed)
 	took := s.run()
 	posts, extra := s.posts()
 
 	var table bytes.Buffer
 	s.write(s.compare(&table, plan.end, true), took)
+	if plan.shown > 0 {
+		s.memories(&table)
+	}
 	fmt.Fprintf(&table, "%d visits in %v, %.1f a second; %d POSTs, %d of them again\n", plan.visits, took.Round(time.Second), float64(plan.visits)/took.Seconds(), posts, extra)
 	fmt.Fprintf(&table, "faults: %s\n", list(s.count))
 	fmt.Fprintf(&table, "problems told meanwhile: %s\n", list(s.problems))

@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/rs/zerolog"
 
+	"github.com/rucflow/rucflow/scraper/dispatch"
 	"github.com/rucflow/rucflow/shared/mend"
 )
 
@@ -102,6 +103,7 @@ type chrome struct {
 	pid     int // and process group
 	version string
 	site    string // the form's address
+	fetch   bool   // Config.Fetch
 	dir     *ownedDir
 	// ctx is the library's context of the browser. It lives as long as the browser:
 	// a deadline on the context of a first call would be the end of what it opened.
@@ -136,7 +138,7 @@ func launch(ctx context.Context, cfg Config, path string, log zerolog.Logger) (_
 	if err != nil {
 		return nil, fmt.Errorf("browser.launch: %w", err)
 	}
-	c := &chrome{log: log, site: cfg.URL, dir: dir, suspicious: make(chan struct{}, 1), firstTab: make(chan target.ID, 1)}
+	c := &chrome{log: log, site: cfg.URL, fetch: cfg.Fetch, dir: dir, suspicious: make(chan struct{}, 1), firstTab: make(chan target.ID, 1)}
 	f, err := flags(cfg, dir.profile())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("browser.launch: %w", err), dir.remove())
@@ -280,7 +282,7 @@ func (c *chrome) lost() bool {
 // thrown away, so there is nothing to close gently, and a frozen browser would not
 // listen. It takes 0.1 to 0.3 s and must be called once.
 func (c *chrome) stop() error {
-	c.end(errStopped)
+	c.end(dispatch.ErrStopped)
 	c.spawning.Lock()
 	c.stopping = true
 	c.spawning.Unlock()

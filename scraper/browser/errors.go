@@ -25,6 +25,9 @@ var (
 // errRefused is the form's own refusal of a number that passed our check.
 var errRefused = &sunat.VisitError{Cause: sunat.CauseDialog, Err: errors.New("browser: the form refused the number")}
 
+// errLeft is a form that did not send its query in the way that was set for it.
+var errLeft = &sunat.VisitError{Cause: sunat.CauseNetwork, Err: errors.New("browser: the tab left the form instead of fetching")}
+
 // errForeign is a redirect away from the site.
 var errForeign = &sunat.VisitError{Cause: sunat.CauseNetwork, Err: errors.New("browser: the document came from another host")}
 
@@ -103,7 +106,7 @@ func explainStart(path string, err error) error {
 }
 
 // networkError names a failed load by Chromium's own code (net/base/net_error_list.h),
-// as "net::ERR_CONNECTION_RESET".
+// as "net::ERR_CONNECTION_RESET", or by a script's error, which tells no code.
 func networkError(code string) *sunat.VisitError {
 	cause := sunat.CauseNetwork
 	if strings.Contains(code, "ERR_CONNECTION_RESET") {

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rucflow/rucflow/scraper/dispatch"
 )
 
 // unstableWithin is how close two tabs that do not open must follow each other for the
@@ -94,7 +96,7 @@ func (g *generation) tabFailed() {
 func (g *generation) mayReplace(overdue bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ready, _ := g.b.board.ready()
+	ready := g.b.Ready()
 	if !overdue && (g.replacing > 0 || (ready == 0 && g.b.cfg.Slots > 1)) {
 		return false
 	}
@@ -112,7 +114,7 @@ func (g *generation) replaced() {
 func (g *generation) retire(wait time.Duration) {
 	g.age.Stop()
 	g.drain()
-	cut := time.AfterFunc(wait, func() { g.end(errStopped) })
+	cut := time.AfterFunc(wait, func() { g.end(dispatch.ErrStopped) })
 	g.slots.Wait()
 	cut.Stop()
 	if err := g.stop(); err != nil {

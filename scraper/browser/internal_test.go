@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -109,28 +108,6 @@ func TestResolverRules(t *testing.T) {
 	}
 }
 
-func TestForeign(t *testing.T) {
-	const real, local = "https://e-consultaruc.sunat.gob.pe/form", "http://127.0.0.1:8088/form"
-	for _, tt := range []struct {
-		site, address string
-		want          bool
-	}{
-		{real, "https://e-consultaruc.sunat.gob.pe/other", false},
-		{real, "https://www.sunat.gob.pe/error", false},
-		{real, "http://www.sunat.gob.pe/error", true},
-		{real, "https://sunat.gob.pe.example/", true},
-		{real, "https://127.0.0.1/", true},
-		{real, "about:blank", false},
-		{local, "http://127.0.0.1:8088/result", false},
-		{local, "http://127.0.0.1:9000/", true},
-		{local, "https://www.sunat.gob.pe/", true},
-	} {
-		if got := foreign(tt.site, tt.address); got != tt.want {
-			t.Errorf("from %s to %s: %t", tt.site, tt.address, got)
-		}
-	}
-}
-
 func TestEnvironment_KeepsSecretsFromTheBrowser(t *testing.T) {
 	t.Setenv("NATS_PASSWORD", "secret")
 	t.Setenv("HTTPS_PROXY", "http://proxy:1")
@@ -160,36 +137,5 @@ func TestFindChrome(t *testing.T) {
 	}
 	if isELF(script) {
 		t.Error("a script passes for a program")
-	}
-}
-
-func TestBoard_CountsAndWakes(t *testing.T) {
-	now := time.Unix(0, 0)
-	var told [][3]int // ready, busy, warming
-	b := newBoard(func() time.Time { return now }, func(ready, busy, warming int) { told = append(told, [3]int{ready, busy, warming}) })
-	now = now.Add(time.Minute)
-	if got := b.idleFor(); got != time.Minute {
-		t.Errorf("idle for %s", got)
-	}
-	_, changed := b.ready()
-	b.move(stateNone, stateCold)
-	b.move(stateCold, stateParked)
-	select {
-	case <-changed:
-	default:
-		t.Error("nobody was woken")
-	}
-	b.move(stateParked, stateBusy)
-	now = now.Add(time.Minute)
-	if got := b.idleFor(); got != 0 {
-		t.Errorf("a busy slot counts as idle for %s", got)
-	}
-	b.move(stateBusy, stateDiscarding)
-	now = now.Add(time.Second)
-	if got := b.idleFor(); got != time.Second {
-		t.Errorf("idle for %s", got)
-	}
-	if diff := cmp.Diff([][3]int{{0, 0, 1}, {1, 0, 0}, {0, 1, 0}, {0, 0, 1}}, told); diff != "" {
-		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }

@@ -45,16 +45,18 @@ func html(body string) http.HandlerFunc {
 }
 
 func TestVisit_FormRefusesTheNumber(t *testing.T) {
-	r := start(t, newOwnSite(t, "alert('Por favor, ingrese número de RUC válido.')", html("")), nil)
-	began := time.Now()
-	_, err := r.Visit(t.Context(), company, nil)
-	wantCause(t, err, sunat.CauseDialog)
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("took %s", took)
-	}
-	if r.events.of(r.events.discarded, "dialog") != 0 {
-		t.Error("a tab was given up for it")
-	}
+	bothWays(t, func(t *testing.T, way func(*browser.Config)) {
+		r := start(t, newOwnSite(t, "alert('Por favor, ingrese número de RUC válido.')", html("")), way)
+		began := time.Now()
+		_, err := r.Visit(t.Context(), company, nil)
+		wantCause(t, err, sunat.CauseDialog)
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("took %s", took)
+		}
+		if r.events.of(r.events.discarded, "dialog") != 0 {
+			t.Error("a tab was given up for it")
+		}
+	})
 }
 
 func TestVisit_DialogOfAFrameDoesNotOpen(t *testing.T) {
@@ -109,11 +111,12 @@ func TestVisit_OtherHostsAreNotFound(t *testing.T) {
 	defer elsewhere.Close()
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	for name, address := range map[string]string{"address": elsewhere.URL, "name": "http://localhost:" + port} {
-		t.Run("redirect to another "+name, func(t *testing.T) {
+		bothWays(t, func(t *testing.T, way func(*browser.Config)) {
 			r := start(t, newOwnSite(t, submitForm, func(w http.ResponseWriter, req *http.Request) {
 				http.Redirect(w, req, address, http.StatusFound)
-			}), nil)
+			}), way)
 			_, err := r.Visit(t.Context(), company, nil)
+			t.Logf("redirected to another %s: %v", name, err)
 			wantCause(t, err, sunat.CauseNetwork)
 		})
 	}
@@ -141,13 +144,15 @@ func TestVisit_ConnectionResetHalfWay(t *testing.T) {
 		_ = conn.(*net.TCPConn).SetLinger(0)
 		_ = conn.Close()
 	})
-	r := start(t, s, nil)
-	began := time.Now()
-	_, err := r.Visit(t.Context(), company, nil)
-	wantCause(t, err, sunat.CauseReset)
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("took %s", took)
-	}
+	bothWays(t, func(t *testing.T, way func(*browser.Config)) {
+		r := start(t, s, way)
+		began := time.Now()
+		_, err := r.Visit(t.Context(), company, nil)
+		wantCause(t, err, sunat.CauseReset)
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("took %s", took)
+		}
+	})
 }
 
 func TestVisit_PageThatGoesElsewhereByItself(t *testing.T) {

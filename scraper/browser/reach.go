@@ -16,7 +16,7 @@ const sunatHosts = "*.sunat.gob.pe"
 // inside the operator's network. Names that do not resolve cost no protocol events.
 //
 // A proxy, which resolves names itself, must be found too; what comes through it is
-// checked by its address, see foreign.
+// checked by its address, see sunat.Foreign.
 func resolverRules(c Config) string {
 	site, err := url.Parse(c.URL)
 	if err != nil {
@@ -64,28 +64,4 @@ func proxies(flags []string) []string {
 		}
 	}
 	return hosts
-}
-
-// foreign reports whether a document at address comes from another host than the site's
-// own; SUNAT's hosts are one.
-func foreign(site, address string) bool {
-	own, err := url.Parse(site)
-	if err != nil {
-		return true
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return true
-	}
-	if u.Scheme != "http" && u.Scheme != "https" {
-		return false // about:blank and the like, which came from nowhere
-	}
-	switch {
-	case strings.EqualFold(u.Host, own.Host):
-		return false
-	case ruc.SourceOf(own.Hostname()) != ruc.FuenteSunat:
-		return true
-	default:
-		return u.Scheme != "https" || ruc.SourceOf(u.Hostname()) != ruc.FuenteSunat
-	}
 }

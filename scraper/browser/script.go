@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/rucflow/rucflow/scraper/sunat"
@@ -19,16 +20,22 @@ var binding = "r" + rand.Text()
 var scriptSource string
 
 // documentScript is what every document of a tab runs first.
-func documentScript() string {
-	return strings.ReplaceAll(scriptSource, "BINDING", `"`+binding+`"`)
+func documentScript(fetch bool) string {
+	return strings.NewReplacer(
+		"BINDING", `"`+binding+`"`,
+		"FETCH", strconv.FormatBool(fetch),
+		"MAXBYTES", strconv.Itoa(sunat.MaxPageBytes),
+	).Replace(scriptSource)
 }
 
 // Kinds of document, as script.js names them.
 const (
-	kindForm   = "form"   // the search form, after its scripts are ready
-	kindResult = "result" // a list of rows; HTML is an excerpt
-	kindOther  = "other"  // anything else; HTML is the document, cut at 64 Ki characters
-	kindDialog = "dialog" // no document: what one said in a dialog that was not opened
+	kindForm    = "form"    // the search form, after its scripts are ready; HTML is where it sends its query
+	kindResult  = "result"  // a list of rows; HTML is an excerpt
+	kindOther   = "other"   // anything else; HTML is the document, cut at 64 Ki characters
+	kindDialog  = "dialog"  // no document: what one said in a dialog that was not opened
+	kindFetched = "fetched" // no document: the answer to the query that the form sent; HTML is its bytes
+	kindFailed  = "failed"  // no document: no answer came to it; HTML says why, without a cause
 )
 
 // report is one message of script.js. Doc names the document: the protocol's own
@@ -55,7 +62,19 @@ func parseReport(payload string) (report, error) {
 func (r report) failedLoad() bool { return strings.HasPrefix(r.URL, "chrome-error:") }
 
 func (r report) page() sunat.Page {
+	if r.Kind == kindFetched {
+		return sunat.Page{URL: withoutFragment(r.URL), Status: r.Status, HTML: sunat.Decode(r.bytes())}
+	}
 	return sunat.Page{URL: withoutFragment(r.URL), Status: r.Status, HTML: r.HTML}
+}
+
+// bytes undoes x-user-defined, which has byte 0x80 be U+F780 and so on (Encoding Standard).
+func (r report) bytes() []byte {
+	b := make([]byte, 0, len(r.HTML))
+	for _, char := range r.HTML {
+		b = append(b, byte(char)) //nolint:gosec // the byte is what is wanted of it
+	}
+	return b
 }
 
 // submitScript types n into the parked form and presses its button, in one call.

@@ -1,57 +1,35 @@
 package browser
 
 import (
-	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/rucflow/rucflow/scraper/dispatch"
 	"github.com/rucflow/rucflow/scraper/sunat"
-	"github.com/rucflow/rucflow/shared/ruc"
 )
 
-// job is a visit on its way to a slot.
-type job struct {
-	ctx    context.Context
-	number ruc.Number
-	gate   func(context.Context) (left func(), err error)
-	reply  chan outcome // has room for the one outcome
-}
-
-type outcome struct {
-	page sunat.Page
-	err  error
-}
-
-// slot is a goroutine that owns one tab at a time. See state for its life.
+// slot is a goroutine that owns one tab at a time. See dispatch.State for its life.
 type slot struct {
 	g     *generation
 	b     *Browser
 	index int
-	state state
-	// retry spaces attempts to bring back a form that does not come: 1 s to 30 s, out
-	// of regard for a site in trouble. A visit that finds no parked slot tries at once.
+	state dispatch.State
 	retry *backoff.ExponentialBackOff
 	// replacing is set while this slot replaces a worn tab.
 	replacing bool
 }
 
 func newSlot(g *generation, index int) *slot {
-	return &slot{g: g, b: g.b, index: index, retry: &backoff.ExponentialBackOff{
-		InitialInterval:     time.Second,
-		RandomizationFactor: 0.2,
-		Multiplier:          2,
-		MaxInterval:         30 * time.Second,
-	}}
+	return &slot{g: g, b: g.b, index: index, retry: dispatch.FormBackOff()}
 }
 
 // set changes the slot's state on the board.
-func (s *slot) set(to state) {
-	s.b.board.move(s.state, to)
+func (s *slot) set(to dispatch.State) {
+	s.b.board.Move(s.state, to)
 	s.state = to
-	if to == stateParked {
+	if to == dispatch.StateParked {
 		s.g.hasParked()
 		if s.replacing {
 			s.replacing = false
@@ -72,8 +50,8 @@ const (
 
 // run opens tabs and serves from them until the generation ends.
 func (s *slot) run() {
-	defer s.set(stateNone)
-	s.set(stateCold)
+	defer s.set(dispatch.StateNone)
+	s.set(dispatch.StateCold)
 	var rest time.Duration
 	var old *tab // given up, but open until the next one is: it may be the browser's last
 	closeOld := func() {
@@ -83,7 +61,7 @@ func (s *slot) run() {
 	}
 	defer closeOld()
 	for !s.over() {
-		s.set(stateOpening)
+		s.set(dispatch.StateOpening)
 		t, err := s.g.openTab(s.b.now())
 		if err != nil {
 			if s.over() {
@@ -91,7 +69,7 @@ func (s *slot) run() {
 			}
 			s.b.log.Warn().Err(err).Int("slot", s.index).Msg("tab did not open")
 			s.b.obs.SlotDiscarded(verdictOpen)
-			s.set(stateCold)
+			s.set(dispatch.StateCold)
 			s.g.tabFailed()
 			s.wait(100 * time.Millisecond)
 			continue
@@ -101,7 +79,7 @@ func (s *slot) run() {
 		old = t
 		var verdict string
 		verdict, rest = s.serve(t, rest)
-		s.set(stateDiscarding)
+		s.set(dispatch.StateDiscarding)
 		if maySpin(verdict) {
 			t.crash()
 		}
@@ -150,17 +128,21 @@ func (s *slot) wait(d time.Duration) {
 func (s *slot) serve(t *tab, rest time.Duration) (verdict string, nextRest time.Duration) {
 	for {
 		if rest == 0 {
-			s.set(stateWarming)
-			if verdict, rest = s.warm(t); verdict != verdictKeep {
-				return verdict, rest
+			s.set(dispatch.StateWarming)
+			if !t.stays {
+				if verdict, rest = s.warm(t); verdict != verdictKeep {
+					return verdict, rest
+				}
 			}
+			t.stays = false
 		}
-		jobs, alarm := s.b.jobs, s.b.cfg.IdleReload
+		jobs, alarm := s.b.board.Jobs(), s.b.cfg.IdleReload
 		if rest > 0 {
-			s.set(stateCold)
-			jobs, alarm = s.b.coldJobs, rest
+			s.set(dispatch.StateCold)
+			jobs, alarm = s.b.board.ColdJobs(), rest
 		} else {
-			s.set(stateParked)
+			s.collect(t)
+			s.set(dispatch.StateParked)
 		}
 		if verdict = s.stand(t, jobs, alarm); verdict != verdictKeep {
 			return verdict, 0
@@ -171,7 +153,7 @@ func (s *slot) serve(t *tab, rest time.Duration) (verdict string, nextRest time.
 
 // stand waits for something to do: a job, the alarm, the end. It returns verdictKeep when
 // the tab should be brought to the form again.
-func (s *slot) stand(t *tab, jobs <-chan *job, alarm time.Duration) string {
+func (s *slot) stand(t *tab, jobs <-chan *dispatch.Job, alarm time.Duration) string {
 	timer := time.NewTimer(alarm)
 	defer timer.Stop()
 	for {
@@ -179,7 +161,7 @@ func (s *slot) stand(t *tab, jobs <-chan *job, alarm time.Duration) string {
 		case j := <-jobs:
 			return s.visit(t, j)
 		case <-timer.C:
-			if s.state != stateParked {
+			if s.state != dispatch.StateParked {
 				return verdictKeep
 			}
 			// A stale session is of no use, and an idle service leaves SUNAT alone.
@@ -187,10 +169,10 @@ func (s *slot) stand(t *tab, jobs <-chan *job, alarm time.Duration) string {
 				return verdictForm
 			}
 			t.forget()
-			s.set(stateLeft)
-			jobs = s.b.coldJobs
+			s.set(dispatch.StateLeft)
+			jobs = s.b.board.ColdJobs()
 		case e := <-t.events:
-			if e.payload != "" && s.state == stateParked {
+			if e.payload != "" && s.state == dispatch.StateParked {
 				return verdictKeep // the page went somewhere by itself
 			}
 		case <-t.life.Done():
@@ -220,11 +202,6 @@ func (s *slot) warm(t *tab) (verdict string, rest time.Duration) {
 		return s.ended(t), 0
 	case err == nil && p == nil:
 		s.retry.Reset()
-		if t.uses-t.collectedAt >= s.b.cfg.CollectEvery && s.b.waiting.Load() == 0 {
-			if err := t.collect(s.g.idle); err != nil {
-				s.b.log.Debug().Err(err).Int("slot", s.index).Msg("garbage was not collected")
-			}
-		}
 		return verdictKeep, 0
 	}
 	rest = s.retry.NextBackOff()
@@ -242,30 +219,42 @@ func (s *slot) warm(t *tab) (verdict string, rest time.Duration) {
 	return verdictForm, rest
 }
 
+// collect forces a garbage collection where one is due and nobody waits.
+func (s *slot) collect(t *tab) {
+	if t.uses-t.collectedAt < s.b.cfg.CollectEvery || s.b.board.Waiting() > 0 {
+		return
+	}
+	if err := t.collect(s.g.idle); err != nil {
+		s.b.log.Debug().Err(err).Int("slot", s.index).Msg("garbage was not collected")
+	}
+}
+
 // visit does j on t and answers it. The verdict is about the tab.
-func (s *slot) visit(t *tab, j *job) string {
-	parked := s.state == stateParked
-	s.set(stateBusy)
+func (s *slot) visit(t *tab, j *dispatch.Job) string {
+	parked := s.state == dispatch.StateParked
+	s.set(dispatch.StateBusy)
 	s.g.countVisit()
 	began := s.b.now()
 	p, err := s.attempt(t, j, parked)
-	var shut *gateError
+	var shut *dispatch.ShutError
 	if errors.As(err, &shut) && t.life.Err() == nil {
-		j.reply <- outcome{err: shut.err}
+		j.Reply(p, err)
+		t.stays = s.b.cfg.Fetch
 		return verdictKeep
 	}
-	err = classify(j.ctx, err, t)
-	j.reply <- outcome{page: p, err: err}
+	err = classify(j.Ctx, err, t)
+	j.Reply(p, err)
 
 	log := s.b.log.Debug()
 	if err != nil {
 		log = s.b.log.Info().Err(err).Str("cause", causeOf(err))
 	}
-	log.Str("ruc", j.number.Masked()).Int("slot", s.index).Bool("parked", parked).
+	log.Str("ruc", j.Number.Masked()).Int("slot", s.index).Bool("parked", parked).
 		Int("status", p.Status).Dur("took", s.b.now().Sub(began)).Msg("visit")
 
 	switch {
 	case err == nil:
+		t.stays = s.b.cfg.Fetch && !sunat.SessionLost(p, j.Number)
 		return s.wear(t)
 	case t.chrome.lost():
 		return verdictEnd
@@ -277,15 +266,9 @@ func (s *slot) visit(t *tab, j *job) string {
 	return causeOf(err)
 }
 
-// gateError carries an error of the caller's gate past classify.
-type gateError struct{ err error }
-
-func (e *gateError) Error() string { return e.err.Error() }
-func (e *gateError) Unwrap() error { return e.err }
-
 // attempt is the visit itself: the form's load where it is not parked, the gate, the
 // query.
-func (s *slot) attempt(t *tab, j *job, parked bool) (sunat.Page, error) {
+func (s *slot) attempt(t *tab, j *dispatch.Job, parked bool) (sunat.Page, error) {
 	if !parked {
 		instead, err := s.loadFor(t, j)
 		if err != nil {
@@ -295,25 +278,25 @@ func (s *slot) attempt(t *tab, j *job, parked bool) (sunat.Page, error) {
 			return *instead, nil
 		}
 	}
-	left := func() {}
-	if j.gate != nil {
-		// The wait is the caller's; only the end of the tab cuts it short.
-		ctx, cancel := t.alive(j.ctx)
-		defer cancel()
-		give, err := j.gate(ctx)
-		if err != nil {
-			return sunat.Page{}, &gateError{err}
-		}
-		left = sync.OnceFunc(give)
-		defer left() // also when the query never leaves
+	left, err := s.enter(t, j)
+	if err != nil {
+		return sunat.Page{}, err
 	}
-	ctx, cancel := t.bound(j.ctx, s.b.cfg.AttemptTimeout)
+	defer left() // also when the query never leaves
+	ctx, cancel := t.bound(j.Ctx, s.b.cfg.AttemptTimeout)
 	defer cancel()
-	return t.submit(ctx, j.number, left)
+	return t.submit(ctx, j.Number, left)
 }
 
-func (s *slot) loadFor(t *tab, j *job) (*sunat.Page, error) {
-	ctx, cancel := t.bound(j.ctx, s.b.cfg.AttemptTimeout)
+// enter passes the gate. The wait is the caller's; only the end of the tab cuts it short.
+func (s *slot) enter(t *tab, j *dispatch.Job) (left func(), err error) {
+	ctx, cancel := t.alive(j.Ctx)
+	defer cancel()
+	return j.Enter(ctx)
+}
+
+func (s *slot) loadFor(t *tab, j *dispatch.Job) (*sunat.Page, error) {
+	ctx, cancel := t.bound(j.Ctx, s.b.cfg.AttemptTimeout)
 	defer cancel()
 	return t.load(ctx, s.b.cfg.URL)
 }

@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,18 +21,21 @@ import (
 	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 
+	"github.com/rucflow/rucflow/scraper/dispatch"
 	"github.com/rucflow/rucflow/scraper/sunat"
 	"github.com/rucflow/rucflow/shared/ruc"
 )
 
 const (
 	openWait    = 4 * time.Second        // a tab, from nothing to its script installed
-	formWait    = 8 * time.Second        // the form, from the request to its push
 	closeWait   = time.Second            // one command on the way out, or to a dialog
 	crashWait   = 100 * time.Millisecond // Page.crash is never answered
 	collectWait = 2 * time.Second
 	eventRoom   = 64 // events between two looks of the slot; a page makes four
 )
+
+// refusedLoad stands for the code of a load that Chromium itself refused, and names none for.
+const refusedLoad = "refused by the browser"
 
 // event is what a tab tells its slot; exactly one field is set.
 type event struct {
@@ -56,11 +60,14 @@ type tab struct {
 	uses   int
 	// collectedAt is the number of uses at the last forced garbage collection.
 	collectedAt int
+	stays       bool // on a form that is still good, after a visit
 
 	// main is the tab's own frame, as against those inside its page. In Chromium it has
 	// the target's name.
 	main atomic.Value // cdp.FrameID
-	// loading is the request of the main document; listen alone uses it.
+	// query is the address to which the form sends its query.
+	query atomic.Pointer[string]
+	// loading is the request of the main document, or of the query; listen alone uses it.
 	loading network.RequestID
 }
 
@@ -134,7 +141,7 @@ func (t *tab) prepare(ctx context.Context, tg *chromedp.Target) error {
 	}
 	return errors.Join(
 		call(runtime.AddBinding.Method, runtime.AddBindingParams{Name: binding}),
-		call(page.AddScriptToEvaluateOnNewDocument.Method, page.AddScriptToEvaluateOnNewDocumentParams{Source: documentScript()}),
+		call(page.AddScriptToEvaluateOnNewDocument.Method, page.AddScriptToEvaluateOnNewDocumentParams{Source: documentScript(t.chrome.fetch)}),
 		call(css.Disable.Method, off), // before dom, on which it depends
 		call(dom.Disable.Method, off),
 		call(cdplog.Disable.Method, off),
@@ -153,7 +160,7 @@ func (t *tab) listen(ev any) {
 			t.tell(event{payload: ev.Payload})
 		}
 	case *network.EventRequestWillBeSent:
-		if ev.Type == network.ResourceTypeDocument && ev.FrameID == t.main.Load() {
+		if ev.FrameID == t.main.Load() && (ev.Type == network.ResourceTypeDocument || t.fetches(ev)) {
 			t.loading = ev.RequestID
 			if ev.Request.Method == http.MethodPost {
 				t.tell(event{sent: true})
@@ -162,7 +169,7 @@ func (t *tab) listen(ev any) {
 	case *network.EventLoadingFailed:
 		// Canceled: replaced by another navigation, or an answer without a document.
 		if ev.RequestID == t.loading && !ev.Canceled {
-			t.tell(event{failure: ev.ErrorText})
+			t.tell(event{failure: cmp.Or(ev.ErrorText, refusedLoad)})
 		}
 	case *page.EventJavascriptDialogOpening:
 		// Until it is answered every command to the tab hangs.
@@ -174,6 +181,12 @@ func (t *tab) listen(ev any) {
 		// A command in flight is not failed by the crash; it ends with this context.
 		t.end(errCrashed)
 	}
+}
+
+// fetches reports whether a request is the query that the parked form sends.
+func (t *tab) fetches(ev *network.EventRequestWillBeSent) bool {
+	query := t.query.Load()
+	return t.chrome.fetch && ev.Type == network.ResourceTypeFetch && ev.Request.Method == http.MethodPost && query != nil && ev.Request.URL == *query
 }
 
 func (t *tab) tell(e event) {
@@ -208,7 +221,7 @@ func (t *tab) forget() {
 // or the page that came in its place. It waits for the form's push and not for the
 // load event of a navigation command, which one hung image holds up.
 func (t *tab) load(ctx context.Context, address string) (*sunat.Page, error) {
-	ctx, cancel := t.bound(ctx, formWait)
+	ctx, cancel := t.bound(ctx, dispatch.FormWait)
 	defer cancel()
 	t.forget()
 	began, err := cdp.Call(ctx, t.target, page.Navigate, page.NavigateParams{URL: address})
@@ -223,6 +236,7 @@ func (t *tab) load(ctx context.Context, address string) (*sunat.Page, error) {
 		return nil, err
 	}
 	if r.Kind == kindForm {
+		t.query.Store(&r.HTML)
 		return nil, nil
 	}
 	p := r.page()
@@ -241,6 +255,9 @@ func (t *tab) submit(ctx context.Context, n ruc.Number, sent func()) (sunat.Page
 	r, err := t.next(ctx)
 	if err != nil {
 		return sunat.Page{}, err
+	}
+	if t.chrome.fetch && r.Kind != kindFetched {
+		return sunat.Page{}, errLeft
 	}
 	p := r.page()
 	if r.Kind == kindForm { // sent back to the form, which reports itself without its HTML
@@ -275,17 +292,19 @@ func (t *tab) next(ctx context.Context) (report, error) {
 		if err != nil {
 			return report{}, err
 		}
-		if r.Kind == kindDialog {
-			if r.HTML == invalidNumberAlert {
-				return report{}, errRefused
-			}
+		switch {
+		case r.Kind == kindDialog && r.HTML == invalidNumberAlert:
+			return report{}, errRefused
+		case r.Kind == kindDialog:
 			continue
-		}
-		if r.Doc == t.doc || r.failedLoad() {
+		case r.Kind == kindFailed: // and the network events named no code
+			return report{}, networkError(r.HTML)
+		case r.Kind == kindFetched: // by the document at hand
+		case r.Doc == t.doc || r.failedLoad():
 			continue // of a failed load the code is told apart, by navigate or network
 		}
 		t.doc = r.Doc
-		if foreign(t.chrome.site, r.URL) {
+		if sunat.Foreign(t.chrome.site, r.URL) {
 			return report{}, errForeign
 		}
 		return r, nil

@@ -44,20 +44,14 @@ func Parse(p Page, n ruc.Number) (Result, error) {
 	return classify(doc, n)
 }
 
-// CheckForm reports what a page is that should be the search form; nil where it is. The
-// error is as Parse's, of code ruc.Changed for a page of results too.
-func CheckForm(p Page) error {
-	doc, err := read(p)
-	if err != nil || isForm(doc) {
-		return err
-	}
-	if _, err = classify(doc, ruc.Number{}); err != nil {
-		return err
-	}
-	return failure(ruc.Changed, "a page of results")
+// SessionLost reports whether a page that was got by asking for n may have come because
+// SUNAT no longer knows the session. Any but an answer may: its error page and the search
+// form say so by themselves, and after empty and half pages others found that a new session
+// helps.
+func SessionLost(p Page, n ruc.Number) bool {
+	_, err := Parse(p, n)
+	return err != nil
 }
-
-func isForm(doc *goquery.Document) bool { return doc.Find("#txtRuc").Length() > 0 }
 
 func read(p Page) (*goquery.Document, error) {
 	switch {

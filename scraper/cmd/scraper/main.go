@@ -18,7 +18,7 @@ type settings struct {
 func main() {
 	service.Main(service.Program[settings]{
 		Name:    "scraper",
-		Summary: "asks SUNAT through a headless Chromium",
+		Summary: "asks SUNAT, through a headless Chromium or by plain requests",
 		Frame:   func(s *settings) service.Config { return s.Service },
 		Check:   func(s *settings) error { return s.Scraper.Check() },
 		Ops:     func(s *settings) string { return s.OpsAddr },
