@@ -75,6 +75,9 @@ func flags(c Config, profile string) (map[string]any, error) {
 		"blink-settings":       "imagesEnabled=false",
 		"disable-remote-fonts": true,
 
+		// Frames are drawn on command only, which nobody gives: see newTarget.
+		"enable-begin-frame-control": true,
+
 		// A tab that nobody looks at works at full speed.
 		"disable-background-timer-throttling":    true,
 		"disable-backgrounding-occluded-windows": true,

@@ -69,6 +69,16 @@ func TestVisit_DialogOfAFrameDoesNotOpen(t *testing.T) {
 	}
 }
 
+// A tab is not drawn, and no frame comes to it.
+func TestVisit_AFormThatWaitsForAFrame(t *testing.T) {
+	bothWays(t, func(t *testing.T, way func(*browser.Config)) {
+		r := start(t, newOwnSite(t, "requestAnimationFrame(() => "+submitForm+")", html("")), way)
+		if p := r.visit(t, company); !strings.Contains(p.HTML, company.String()) {
+			t.Errorf("page:\n%s", p.HTML)
+		}
+	})
+}
+
 // The question whether to leave a page is asked by the browser itself.
 func TestVisit_NativeDialogIsAccepted(t *testing.T) {
 	r := start(t, newOwnSite(t, "onbeforeunload = () => 'stay?'; "+submitForm, html("")), nil)

@@ -12,6 +12,10 @@
   window.confirm = (text) => { said(text); return true; };
   window.prompt = (text, value) => { said(text); return value || ''; };
 
+  // The tab is not drawn, so no frame ever comes: who waits for one goes on all the same.
+  window.requestAnimationFrame = (frame) => setTimeout(() => frame(performance.now()), 16);
+  window.cancelAnimationFrame = clearTimeout;
+
   // A window that a page opens would stay as one more tab with every document.
   window.open = () => null;
 
