@@ -3,6 +3,7 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -138,6 +139,38 @@ func TestReadme_ListsEverySetting(t *testing.T) {
 		t.Errorf("settings of a binary that no package describes: %v", slices.Sorted(maps.Keys(unlisted)))
 	}
 	table(t, "settings", b.String())
+}
+
+// TestReadme_FiguresAreThoseMeasured: what `make bench` wrote into its file, and nothing else.
+func TestReadme_FiguresAreThoseMeasured(t *testing.T) {
+	b, err := os.ReadFile("../bench/figures.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var measured struct {
+		Machine struct {
+			Commit, CPU, Load, Go, Redis, Chromium string
+			Cores                                  int
+		}
+		Began     time.Time
+		LoadAfter string
+		Lines     []struct{ What, Floor, Goal, Ours, Verdict string }
+	}
+	if err := json.Unmarshal(b, &measured); err != nil {
+		t.Fatal(err)
+	}
+	m := measured.Machine
+	var w strings.Builder
+	fmt.Fprintf(&w, "%s, commit %.10s, %d cores (%s), load %s before and %s after, %s, %s, %s:\n\n",
+		measured.Began.Format(time.DateOnly), m.Commit, m.Cores, m.CPU, m.Load, measured.LoadAfter, m.Go, m.Redis, m.Chromium)
+	w.WriteString("| what | must | aimed at | measured |\n|---|---|---|---|\n")
+	for _, l := range measured.Lines {
+		if l.Verdict == "not measured yet" || l.Verdict == "FAILED" {
+			t.Errorf("%s: %s", l.What, l.Verdict)
+		}
+		fmt.Fprintf(&w, "| %s | %s | %s | %s |\n", l.What, l.Floor, l.Goal, l.Ours)
+	}
+	table(t, "figures", w.String())
 }
 
 // describedAs reads how a metric describes itself, for there is no other way to it.
