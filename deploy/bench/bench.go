@@ -9,6 +9,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -28,6 +30,9 @@ type Config struct {
 	Seconds float64 // that one variant is measured in a round, where a load lasts
 	Strict  bool    // a line that is not measured counts as missed
 	JSON    string  // path of the file to write; "" = none
+	// Records are the numbers of records that scale is measured with, separated by commas;
+	// "" = DefaultRecords.
+	Records string
 	// Profiles is a folder for CPU profiles of the gateway's hits; "" = none.
 	Profiles string
 }
@@ -40,8 +45,26 @@ func (c Config) Check() error {
 	case c.Seconds <= 0:
 		return errors.New("-seconds: more than 0")
 	}
+	if _, err := c.records(); err != nil {
+		return err
+	}
 	_, err := c.chosen()
 	return err
+}
+
+// DefaultRecords are what scale is measured with by default.
+const DefaultRecords = "1000,100000,1000000"
+
+// records reads Records.
+func (c Config) records() (counts []int, err error) {
+	for text := range strings.SplitSeq(cmp.Or(c.Records, DefaultRecords), ",") {
+		count, err := strconv.Atoi(text)
+		if err != nil || count < minRecords || count > maxRecords {
+			return nil, fmt.Errorf("-records: %q is no number from %d to %d", text, minRecords, maxRecords)
+		}
+		counts = append(counts, count)
+	}
+	return counts, nil
 }
 
 // chosen are the scenarios that -only names; all that have lines by default.
@@ -92,8 +115,14 @@ type lab struct {
 // duration is how long a load lasts.
 func (c Config) duration() time.Duration { return time.Duration(c.Seconds * float64(time.Second)) }
 
-// folder is a new empty one.
-func (l *lab) folder(name string) (string, error) { return os.MkdirTemp(l.dir, name+"-*") }
+// folder is a new empty one, which goes when what has been started after it is stopped.
+func (l *lab) folder(name string) (string, error) {
+	dir, err := os.MkdirTemp(l.dir, name+"-*")
+	if err == nil {
+		l.stops = append(l.stops, func() { _ = os.RemoveAll(dir) }) // else it goes with the run's own
+	}
+	return dir, err
+}
 
 // ErrMissed says that a line did not hold its floor.
 var ErrMissed = errors.New("not all floors were held")

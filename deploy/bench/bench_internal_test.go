@@ -163,6 +163,12 @@ func TestLoad(t *testing.T) {
 		}
 	}
 
+	few := load{addr: addr, order: []int{0, 1}, each: times, status: 200, requests: mix.requests, few: 3}
+	before := asked[0].Load() + asked[1].Load()
+	if took, err := few.run(t.Context(), time.Minute, time.Now); err != nil || len(took) != 3*times || asked[0].Load()+asked[1].Load()-before != 3*times {
+		t.Errorf("three callers: %d responses, %v", len(took), err)
+	}
+
 	head := load{addr: addr, order: []int{0}, status: 200, bodiless: true, requests: [][]byte{request("HEAD", "/a")}}
 	const while = 20 * time.Millisecond
 	began := time.Now()
@@ -243,6 +249,10 @@ func TestConfig_Check(t *testing.T) {
 		{Config{Rounds: 1, Seconds: 1, Only: "hits,nothing"}, `-only: there is no "nothing"; there are hits, `},
 		{Config{Seconds: 1}, "-rounds: "},
 		{Config{Rounds: 1}, "-seconds: "},
+		{Config{Rounds: 1, Seconds: 1, Records: "1000,10000000"}, ""},
+		{Config{Rounds: 1, Seconds: 1, Records: "1000,999"}, `-records: "999" is no number from 1000 to `},
+		{Config{Rounds: 1, Seconds: 1, Records: "10000001"}, "-records: "},
+		{Config{Rounds: 1, Seconds: 1, Records: "1000,"}, `-records: "" is no number`},
 	} {
 		err := tc.cfg.Check()
 		if (err == nil) != (tc.want == "") || err != nil && !strings.HasPrefix(err.Error(), tc.want) {
@@ -266,7 +276,7 @@ func TestConfig_chosen(t *testing.T) {
 		return names
 	}
 	all := names("")
-	for _, named := range []string{"overload", "footprint", "events"} {
+	for _, named := range []string{"overload", "footprint", "events", "scale"} {
 		if slices.Contains(all, named) || !slices.Equal(names(named), []string{named}) {
 			t.Errorf("%s: %v, %v", named, all, names(named))
 		}

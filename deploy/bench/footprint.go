@@ -297,11 +297,16 @@ func memoryOf(rollup string) (rss, pss float64, err error) {
 	return rss, pss, err
 }
 
+// peakOf is the most that a process has held in its memory so far, in bytes.
+func peakOf(pid int) (float64, error) {
+	return rollupField(fileText(fmt.Sprintf("/proc/%d/status", pid)), "VmHWM")
+}
+
 func rollupField(rollup, field string) (bytes float64, err error) {
 	_, after, _ := strings.Cut(rollup, "\n"+field+":")
 	value, _, found := strings.Cut(after, " kB\n")
 	if !found {
-		return 0, fmt.Errorf("no %s in /proc/<pid>/smaps_rollup: %q", field, rollup)
+		return 0, fmt.Errorf("no %s of the process: %q", field, rollup)
 	}
 	kib, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 	return kib * 1024, err

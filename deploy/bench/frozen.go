@@ -115,6 +115,11 @@ func (l *lab) thaw(ctx context.Context, s servers, g server) error {
 	if err := s.redis.signal(syscall.SIGCONT); err != nil {
 		return err
 	}
+	return l.connected(ctx, g)
+}
+
+// connected waits until a gateway uses Redis.
+func (l *lab) connected(ctx context.Context, g server) error {
 	return l.await(ctx, g.process, "Redis should be used again", func() bool {
 		connected, err := metric(ctx, g.ops, "ruc_store_connected")
 		return err == nil && connected == 1

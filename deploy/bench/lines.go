@@ -89,6 +89,7 @@ var scenarios = []scenario{
 	{name: "overload", run: overload},
 	{name: "footprint", run: footprint},
 	{name: "events", run: events},
+	{name: "scale", run: scale},
 }
 
 // The measures of a round.

@@ -4,6 +4,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type load struct {
 	each     int   // how many requests each caller sends; 0 = until the time is over
 	status   int   // of every response; another one is an error
 	bodiless bool  // no response has a body, whatever its Content-Length says
+	few      int   // how many callers there are, where not callers
 }
 
 const (
@@ -88,12 +90,13 @@ func (l load) thread(ctx context.Context, i int, d time.Duration, now func() tim
 			_ = unix.Close(int(fd))
 		}
 	}()
-	for k := i; k < callers; k += threads {
+	count := cmp.Or(l.few, callers)
+	for k := i; k < count; k += threads {
 		fd, err := dial(l.addr)
 		if err != nil {
 			return nil, err
 		}
-		c := &caller{fd: fd, at: k * len(l.order) / callers, left: l.each, buf: make([]byte, maxResponse)}
+		c := &caller{fd: fd, at: k * len(l.order) / count, left: l.each, buf: make([]byte, maxResponse)}
 		all[int32(fd)] = c                                                                                                       //nolint:gosec // descriptors are small
 		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil { //nolint:gosec // as above
 			return nil, err

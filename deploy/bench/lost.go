@@ -81,7 +81,7 @@ func (l *lab) lose(ctx context.Context, plan losing) (f Figures, err error) {
 		return nil, err
 	}
 	stored := l.now().Sub(storing.began)
-	info, err := l.drained(ctx, js, v.nats)
+	info, err := l.drained(ctx, lostWait, js, v.nats)
 	if err != nil {
 		return nil, err
 	}
@@ -233,12 +233,12 @@ func (s *storing) try(ctx context.Context, n ruc.Number, job wire.Job, body []by
 }
 
 // drained waits until the cachewriters have acknowledged every event.
-func (l *lab) drained(ctx context.Context, js jetstream.JetStream, nats *process) (info *jetstream.ConsumerInfo, err error) {
+func (l *lab) drained(ctx context.Context, most time.Duration, js jetstream.JetStream, nats *process) (info *jetstream.ConsumerInfo, err error) {
 	consumer, err := js.Consumer(ctx, wire.StreamEvents, wire.ConsumerCachewriter)
 	if err != nil {
 		return nil, err
 	}
-	err = l.awaitFor(ctx, lostWait, nats, "every event should be acknowledged", func() bool {
+	err = l.awaitFor(ctx, most, nats, "every event should be acknowledged", func() bool {
 		var err error
 		info, err = consumer.Info(ctx)
 		return err == nil && info.NumPending == 0 && info.NumAckPending == 0

@@ -63,9 +63,10 @@ func (l *lab) start(name, program string, args, environ []string) (*process, err
 	return p, nil
 }
 
-// restart kills a process, as a lack of memory would, and starts it anew as it was.
+// restart kills a process, as a lack of memory would, unless it has ended, and starts it
+// anew as it was.
 func (l *lab) restart(p *process) (*process, error) {
-	if err := p.signal(syscall.SIGKILL); err != nil {
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, err
 	}
 	<-p.exited

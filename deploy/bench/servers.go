@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rucflow/rucflow/shared/ruc"
 	"github.com/rucflow/rucflow/shared/service"
@@ -25,6 +26,7 @@ import (
 type servers struct {
 	redis, nats         *process
 	redisAddr, natsAddr string
+	streams             string // the folder of NATS
 }
 
 // startServers starts a Redis that keeps nothing on disk, unless further settings say so,
@@ -48,8 +50,7 @@ func (l *lab) startServers(ctx context.Context, redisSettings ...string) (s serv
 	if err := l.redisReady(ctx, s); err != nil {
 		return s, err
 	}
-	streams, err := l.folder("streams")
-	if err != nil {
+	if s.streams, err = l.folder("streams"); err != nil {
 		return s, err
 	}
 	if s.natsAddr, err = freeAddr(ctx); err != nil {
@@ -58,7 +59,7 @@ func (l *lab) startServers(ctx context.Context, redisSettings ...string) (s serv
 	if host, port, err = net.SplitHostPort(s.natsAddr); err != nil {
 		return s, err
 	}
-	s.nats, err = l.start("nats", "nats-server", []string{"--addr", host, "--port", port, "--jetstream", "--store_dir", streams}, nil)
+	s.nats, err = l.start("nats", "nats-server", []string{"--addr", host, "--port", port, "--jetstream", "--store_dir", s.streams}, nil)
 	if err != nil {
 		return s, err
 	}
@@ -148,8 +149,7 @@ func answer(n ruc.Number, at time.Time) ([]byte, error) {
 
 // fill puts the answers to the first many numbers, and to the missing one, into Redis.
 func (l *lab) fill(ctx context.Context, s servers) error {
-	const life = 24 * time.Hour
-	r, err := store.NewRedis(store.RedisConfig{URL: "redis://" + s.redisAddr, Timeout: time.Second}, ruc.FuenteReplica, l.now, zerolog.Nop())
+	r, err := l.openRedis(s)
 	if err != nil {
 		return err
 	}
@@ -158,14 +158,45 @@ func (l *lab) fill(ctx context.Context, s servers) error {
 	if err != nil {
 		return err
 	}
-	entries := []store.Entry{{RUC: missing, Value: body, Version: store.Version{Seq: 1}, TTL: life}}
-	for i := range many {
-		if body, err = answer(company(i), l.now()); err != nil {
-			return err
-		}
-		entries = append(entries, store.Entry{RUC: company(i), Value: body, Version: store.Version{Seq: 1}, TTL: life})
+	if err := r.Put(ctx, []store.Entry{entry(missing, body)}); err != nil {
+		return err
 	}
-	return r.Put(ctx, entries)
+	return l.put(ctx, r, many, 1)
+}
+
+// openRedis is the servers' Redis as a store.
+func (l *lab) openRedis(s servers) (*store.Redis, error) {
+	return store.NewRedis(store.RedisConfig{URL: "redis://" + s.redisAddr, Timeout: time.Second}, ruc.FuenteReplica, l.now, zerolog.Nop())
+}
+
+// putter is a store that takes answers.
+type putter interface {
+	Put(ctx context.Context, entries []store.Entry) error
+}
+
+// put puts the answers to the first numbers into a store, in as many batches at once.
+func (l *lab) put(ctx context.Context, to putter, count, atOnce int) error {
+	putting, ctx := errgroup.WithContext(ctx)
+	putting.SetLimit(atOnce)
+	for first := 0; first < count && ctx.Err() == nil; first += pipelined {
+		putting.Go(func() error {
+			var entries []store.Entry
+			for i := first; i < min(first+pipelined, count); i++ {
+				body, err := answer(company(i), l.now())
+				if err != nil {
+					return err
+				}
+				entries = append(entries, entry(company(i), body))
+			}
+			return to.Put(ctx, entries)
+		})
+	}
+	return putting.Wait()
+}
+
+// entry is an answer that is held for a day.
+func entry(n ruc.Number, body []byte) store.Entry {
+	return store.Entry{RUC: n, Value: body, Version: store.Version{Seq: 1}, TTL: 24 * time.Hour}
 }
 
 // client keeps no connection: nothing of it is left when what it asks is measured.

@@ -21,8 +21,9 @@ func measure() service.Program[struct{}] {
 		Summary: "measures every number that rucflow wants to reach and exits 1 where a floor is not held",
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&cfg.Only, "only", "", "only these `scenarios`, separated by commas: "+bench.Names())
-			fs.IntVar(&cfg.Rounds, "rounds", 5, "`count` of rounds; lost and soak have one")
+			fs.IntVar(&cfg.Rounds, "rounds", 5, "`count` of rounds; lost, soak and scale have one")
 			fs.Float64Var(&cfg.Seconds, "seconds", 3, "how many `seconds` each variant is measured in a round")
+			fs.StringVar(&cfg.Records, "records", bench.DefaultRecords, "`counts` of records that scale is measured with, separated by commas")
 			fs.BoolVar(&cfg.Strict, "strict", false, "a line that is not measured yet counts as missed")
 			fs.StringVar(&cfg.JSON, "json", "", "write all figures to this `file`")
 			fs.StringVar(&cfg.Profiles, "profiles", "", "write CPU profiles of the gateway's hits into this `folder`")
