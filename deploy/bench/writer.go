@@ -128,8 +128,22 @@ func (l *lab) catchUp(ctx context.Context, s servers, js jetstream.JetStream, w 
 	if err != nil {
 		return nil, err
 	}
-	began := l.now()
 	if _, err := js.ResumeConsumer(ctx, wire.StreamEvents, wire.ConsumerCachewriter); err != nil {
+		return nil, err
+	}
+	// A pull that was made while the consumer was paused may have to be made again, up to
+	// half a second later. What counts is how fast the events go once they come.
+	began := l.now()
+	err = l.await(ctx, w.process, "the events should come", func() bool {
+		asked := l.now()
+		info, err := consumer.Info(ctx)
+		coming := err == nil && info.NumPending < uint64(len(bodies))
+		if !coming {
+			began = asked
+		}
+		return coming
+	})
+	if err != nil {
 		return nil, err
 	}
 	err = l.await(ctx, w.process, "every event should be acknowledged", func() bool {
