@@ -145,6 +145,7 @@ func Run(ctx context.Context, cfg Config, now func() time.Time, out, progress io
 		return err
 	}
 	r := Result{Machine: machine(ctx, dir), Began: now(), Rounds: cfg.Rounds, Seconds: cfg.Seconds, Scenarios: map[string]Figures{}}
+	before := processorTime()
 	var failed error
 	for _, s := range chosen {
 		if s.run == nil {
@@ -162,6 +163,7 @@ func Run(ctx context.Context, cfg Config, now func() time.Time, out, progress io
 		r.Scenarios[s.name] = figures
 	}
 	r.LoadAfter = loadAverage()
+	r.Stolen = processorTime().stolenSince(before)
 	for _, s := range chosen {
 		r.Lines = append(r.Lines, s.outcomes(r.Scenarios[s.name])...)
 	}

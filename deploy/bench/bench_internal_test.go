@@ -298,7 +298,7 @@ func result(commit string, ours, bare float64) Result {
 	}
 	s := scenario{name: "hits", run: hits, lines: []line{{what: "ours ÷ bare", floor: 0.5, goal: 0.9, of: ratio("ours", "bare", perSecond)}}}
 	return Result{
-		Machine: Machine{Commit: commit, CPU: "Quick", Cores: 2}, Began: time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC), Rounds: 2, Seconds: 3,
+		Machine: Machine{Commit: commit, CPU: "Quick", Cores: 2}, Began: time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC), Rounds: 2, Seconds: 3, Stolen: ticks{75, 2000}.stolenSince(ticks{25, 0}),
 		Lines: s.outcomes(f), Scenarios: map[string]Figures{s.name: f},
 	}
 }
@@ -333,7 +333,7 @@ func TestResult_Print(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Quick, 2 cores, load  before and  after; commit abc+",
+		"Quick, 2 cores, load  before and  after, 2.50 % of their time taken by the host; commit abc+",
 		"HITS  per second\nours  60.0\nbare  100\n",
 		"ours ÷ bare  ≥ 0.50     ≥ 0.90  0.60  floor held\n",
 		"later        ≤ 60.0 ms  same    -     not measured yet\n",
@@ -374,7 +374,7 @@ gone: gone: s           0.50  -
 	if diff := cmp.Diff(want, figures); diff != "" {
 		t.Error(diff)
 	}
-	if !strings.Contains(out.String(), "commit              abc                   def\n") {
+	if !strings.Contains(out.String(), "commit                abc                   def\n") {
 		t.Error(out.String())
 	}
 	if err := os.WriteFile(after, []byte(`{"figures":1}`), 0o600); err != nil {

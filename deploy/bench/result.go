@@ -28,6 +28,7 @@ type Result struct {
 	Machine   Machine            `json:"machine"`
 	Began     time.Time          `json:"began"`
 	LoadAfter string             `json:"loadAfter"` // the machine's load average when it was over
+	Stolen    float64            `json:"stolen"`    // percent of the processors' time that the host gave to others meanwhile
 	Rounds    int                `json:"rounds"`
 	Seconds   float64            `json:"seconds"` // of each variant in a round
 	Lines     []Outcome          `json:"lines"`
@@ -98,6 +99,34 @@ func loadAverage() string {
 	return text
 }
 
+// ticks are what all processors have had since the start, and how much of it a host gave to
+// others.
+type ticks struct{ stolen, all float64 }
+
+// processorTime reads them; they are 0 where they are not known.
+func processorTime() (t ticks) {
+	const steal = 7 // its place in the line; what follows is counted in those before
+	line, _, _ := strings.Cut(fileText("/proc/stat"), "\n")
+	for i, field := range strings.Fields(strings.TrimPrefix(line, "cpu")) {
+		v, err := strconv.ParseFloat(field, 64)
+		if err != nil || i > steal {
+			break
+		}
+		if t.all += v; i == steal {
+			t.stolen = v
+		}
+	}
+	return t
+}
+
+// stolenSince is the share that the host gave to others since then, in percent.
+func (t ticks) stolenSince(before ticks) float64 {
+	if t.all <= before.all {
+		return 0
+	}
+	return 100 * (t.stolen - before.stolen) / (t.all - before.all)
+}
+
 func cpuModel() string {
 	for line := range strings.Lines(fileText("/proc/cpuinfo")) {
 		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
@@ -109,8 +138,8 @@ func cpuModel() string {
 
 // print shows the variants, then the lines.
 func (r Result) print(out io.Writer) error {
-	fmt.Fprintf(out, "%s, %d cores, load %s before and %s after; commit %s, %s\n%d rounds, %s s each; medians of the rounds\n",
-		r.Machine.CPU, r.Machine.Cores, r.Machine.Load, r.LoadAfter, r.Machine.Commit, r.Machine.Go, r.Rounds, number(r.Seconds))
+	fmt.Fprintf(out, "%s, %d cores, load %s before and %s after, %s %% of their time taken by the host; commit %s, %s\n%d rounds, %s s each; medians of the rounds\n",
+		r.Machine.CPU, r.Machine.Cores, r.Machine.Load, r.LoadAfter, number(r.Stolen), r.Machine.Commit, r.Machine.Go, r.Rounds, number(r.Seconds))
 	for _, name := range slices.Sorted(maps.Keys(r.Scenarios)) {
 		if err := r.Scenarios[name].print(out, name); err != nil {
 			return err
@@ -189,6 +218,7 @@ func Compare(before, after string, out io.Writer) error {
 		{"CPU", a.Machine.CPU, b.Machine.CPU},
 		{"cores", strconv.Itoa(a.Machine.Cores), strconv.Itoa(b.Machine.Cores)},
 		{"load before, after", a.Machine.Load + ", " + a.LoadAfter, b.Machine.Load + ", " + b.LoadAfter},
+		{"taken by the host, %", number(a.Stolen), number(b.Stolen)},
 		{"kernel", a.Machine.Kernel, b.Machine.Kernel},
 		{"Go", a.Machine.Go, b.Machine.Go},
 		{"Redis", a.Machine.Redis, b.Machine.Redis},

@@ -163,9 +163,13 @@ func startBrowser(t *testing.T) context.Context {
 }
 
 // watcher is what each page is given to note what must not happen.
-const watcher = `window.seen = {violations: [], shift: 0};
+const watcher = `window.seen = {violations: [], shift: 0, moved: []};
 document.addEventListener("securitypolicyviolation", (e) => seen.violations.push(e.violatedDirective + " " + e.blockedURI));
-new PerformanceObserver((list) => { for (const e of list.getEntries()) if (!e.hadRecentInput) seen.shift += e.value; })
+new PerformanceObserver((list) => { for (const e of list.getEntries()) if (!e.hadRecentInput) {
+  seen.shift += e.value;
+  for (const {node, previousRect: from, currentRect: to} of e.sources)
+    seen.moved.push((node?.id || node?.className || node?.nodeName) + " from " + [from.x, from.y, from.width, from.height] + " to " + [to.x, to.y, to.width, to.height]);
+} })
   .observe({type: "layout-shift", buffered: true});`
 
 // visit gives the site a visitor with a window so wide, who likes it light or dark.
@@ -308,12 +312,13 @@ func (v *visitor) blameless() {
 	seen := eval[struct {
 		Violations []string
 		Shift      float64
+		Moved      []string
 	}](v, "seen")
 	if len(seen.Violations) > 0 {
 		v.t.Errorf("against the page's own policy: %v", seen.Violations)
 	}
 	if seen.Shift > 0.02 { // 0.1 is what the Web Vitals call good
-		v.t.Errorf("the layout shifted by %.3f", seen.Shift)
+		v.t.Errorf("the layout shifted by %.3f: %s", seen.Shift, strings.Join(seen.Moved, "; "))
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
