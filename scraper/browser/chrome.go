@@ -115,7 +115,7 @@ type chrome struct {
 	end  context.CancelCauseFunc
 
 	suspicious chan struct{} // a tab misbehaved: ask the browser at once
-	// firstTab holds the tab that the browser started with until a slot takes it.
+	// firstTab holds the tab that the browser started with until newTarget takes it.
 	firstTab chan target.ID
 
 	background sync.WaitGroup
@@ -196,8 +196,8 @@ func launch(ctx context.Context, cfg Config, path string, log zerolog.Logger) (_
 	return c, nil
 }
 
-// watchTargets finds the tab that the browser started with, so that a slot can use it
-// instead of leaving its renderer idle, and from then on closes every window that a page
+// watchTargets finds the tab that the browser started with, which newTarget uses or closes
+// so that its renderer is not left idle, and from then on closes every window that a page
 // opens: otherwise one more stays with every document that opens one.
 func (c *chrome) watchTargets() error {
 	if err := chromedp.ListenBrowser(c.ctx, func(ev any) {
