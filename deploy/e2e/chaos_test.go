@@ -33,6 +33,7 @@ import (
 const (
 	chaosRequest = 20 * time.Second // REQUEST_TIMEOUT; AckWait and a visit fit
 	chaosVisit   = 300 * time.Millisecond
+	chaosSlots   = 2 // SUNAT_SLOTS, of each scraper
 	// recoveryBound is AckWait of a job whose slot died, a visit, and what a restarted
 	// Chromium takes.
 	recoveryBound = wire.SlotAckWait + 5*time.Second
@@ -100,7 +101,8 @@ type chaos struct {
 type usage struct{ goroutines, descriptors float64 }
 
 func newChaos(t *testing.T) *chaos {
-	f := newFleetOn(t, servers{redis: []string{"--user", "chaos", "on", ">" + token, "~*", "+@all"}}, "SUNAT_PAUSE=1s", "SUNAT_ATTEMPT_TIMEOUT=2s", fmt.Sprintf("REQUEST_TIMEOUT=%s", chaosRequest))
+	f := newFleetOn(t, servers{redis: []string{"--user", "chaos", "on", ">" + token, "~*", "+@all"}}, "SUNAT_PAUSE=1s", "SUNAT_ATTEMPT_TIMEOUT=2s",
+		fmt.Sprintf("SUNAT_SLOTS=%d", chaosSlots), fmt.Sprintf("REQUEST_TIMEOUT=%s", chaosRequest))
 	c := &chaos{fleet: f, engine: ruc.MotorChrome, natsLines: map[string]*proxy{}, redisLine: newProxy(t, f.redis.Addr()), base: map[string]usage{}}
 	line := func(whose string) []string {
 		p := c.natsLines[whose]
@@ -135,8 +137,13 @@ func newChaos(t *testing.T) *chaos {
 	return c
 }
 
-// takeBase notes what every process holds before the faults.
+// takeBase notes what every process holds before the faults, once every tab is open:
+// each has a dozen goroutines.
 func (c *chaos) takeBase() {
+	c.t.Helper()
+	for _, p := range c.scrapers {
+		c.eventually("every slot is ready", readyWait, func() bool { return p.metric(`ruc_slots{state="ready"}`) == chaosSlots })
+	}
 	clear(c.base)
 	for _, p := range c.processes() {
 		c.base[p.name] = usage{max(c.base[p.name].goroutines, p.metric("go_goroutines")), max(c.base[p.name].descriptors, p.metric("process_open_fds"))}
