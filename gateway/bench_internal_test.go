@@ -82,38 +82,48 @@ func (instant) Kind() string { return "redis" }
 
 func (v instant) Get(context.Context, ruc.Number) ([]byte, bool, error) { return v, true, nil }
 
-// BenchmarkStored is a hit of the store, as BenchmarkHit is one of the memory, without the
-// time of the store: what the lookup adds to it, with the log lines that each leaves and
-// without.
-func BenchmarkStored(b *testing.B) {
-	n := ruc.MustParse("20131312955")
+// storedHits makes a server that reads the store at every lookup.
+func storedHits(tb testing.TB, log zerolog.Logger, store answers) *server {
+	tb.Helper()
+	m, err := newMetrics(prometheus.NewRegistry(), store.Kind())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	door, err := newAccess(Config{}, time.Now, m, log)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(door.close)
+	memory, err := newL1(1<<20, 1) // for a nanosecond
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(memory.close)
+	return &server{
+		lookups: &lookups{l1: memory, store: store, refresh: &refresher{}, policy: ruc.Policy{TTL: time.Hour}, now: time.Now, metrics: m, log: log, hits: sampledHits(log)},
+		access:  door, admin: &admin{}, metrics: m, now: time.Now, log: log,
+	}
+}
+
+func storedAnswer(tb testing.TB, n ruc.Number) instant {
+	tb.Helper()
 	record := ruc.Record{Avisos: []string{strings.Repeat("aviso ", 200)}}
 	value, err := ruc.Found(n, record, time.Now(), ruc.FuenteReplica, ruc.MotorHTTP).Encode()
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
+	return value
+}
+
+// BenchmarkStored is a hit of the store, as BenchmarkHit is one of the memory, without the
+// time of the store: what the lookup adds to it, with the log lines that hits leave and
+// without.
+func BenchmarkStored(b *testing.B) {
+	n := ruc.MustParse("20131312955")
 	for name, level := range map[string]zerolog.Level{"info": zerolog.InfoLevel, "warn": zerolog.WarnLevel} {
 		b.Run(name, func(b *testing.B) {
 			log := zerolog.New(io.Discard).Level(level).With().Timestamp().Logger()
-			m, err := newMetrics(prometheus.NewRegistry(), "redis")
-			if err != nil {
-				b.Fatal(err)
-			}
-			door, err := newAccess(Config{}, time.Now, m, log)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer door.close()
-			memory, err := newL1(1<<20, 1) // for a nanosecond, so that each lookup reads the store
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer memory.close()
-			w := &server{
-				lookups: &lookups{l1: memory, store: instant(value), refresh: &refresher{}, policy: ruc.Policy{TTL: time.Hour}, now: time.Now, metrics: m, log: log},
-				access:  door, admin: &admin{}, metrics: m, now: time.Now, log: log,
-			}
-			handle := w.app(0).Handler()
+			handle := storedHits(b, log, storedAnswer(b, n)).app(0).Handler()
 			ctx := &fasthttp.RequestCtx{}
 			ctx.Request.SetRequestURI("/obtener-ruc/" + n.String())
 			b.ReportAllocs()

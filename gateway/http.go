@@ -176,7 +176,7 @@ func (w *server) record(c *fiber.Ctx) error {
 	start := w.now()
 	wish := parseWish(c.Get(fiber.HeaderCacheControl))
 	wish.foreign = w.access.foreign(c)
-	f, ok := w.lookups.memory(n, wish)
+	f, ok := w.lookups.memory(n, wish, start)
 	if ok && f.found && f.layer == layerMemory {
 		w.metrics.hits.Observe(w.now().Sub(start).Seconds())
 	} else {

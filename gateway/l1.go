@@ -30,8 +30,8 @@ const httpTime = "Mon, 02 Jan 2006 15:04:05 GMT"
 func newHeld(answer []byte, p wire.Prefix, seq uint64) (*held, error) {
 	h := &held{
 		body: answer, answer: answer, found: p.Found, obtained: p.ObtainedAt, seq: seq,
-		etag:     []byte(`W/"` + p.Huella + `"`),
-		modified: p.ObtainedAt.UTC().AppendFormat(nil, httpTime),
+		etag:     fmt.Appendf(nil, `W/"%s"`, p.Huella),
+		modified: p.ObtainedAt.UTC().AppendFormat(make([]byte, 0, len(httpTime)), httpTime),
 	}
 	if !p.Found {
 		problem, err := wire.ProblemOfAnswer(answer)

@@ -58,16 +58,30 @@ type lookups struct {
 	now        func() time.Time
 	metrics    *metrics
 	log        zerolog.Logger
+	hits       zerolog.Logger // of the store; sampled, for they are many
 }
+
+// sampledHits logs a store's hits: all of them up to loggedHits per second, and one in
+// hitsPerLine of those beyond.
+func sampledHits(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(&zerolog.BurstSampler{
+		Burst: loggedHits, Period: time.Second, NextSampler: &zerolog.BasicSampler{N: hitsPerLine},
+	})
+}
+
+const (
+	loggedHits  = 100
+	hitsPerLine = 100
+)
 
 // memory returns an answer of the L1 that will do. It is the whole hit path: no
 // context, no I/O, no allocation but the result.
-func (l *lookups) memory(n ruc.Number, w wish) (found, bool) {
+func (l *lookups) memory(n ruc.Number, w wish, now time.Time) (found, bool) {
 	h, ok := l.l1.get(n)
 	if !ok {
 		return found{}, false
 	}
-	f := l.policy.Freshness(h.found, h.obtained, l.now())
+	f := l.policy.Freshness(h.found, h.obtained, now)
 	if !w.takes(f) {
 		return found{}, false
 	}
@@ -88,20 +102,25 @@ func (l *lookups) lookup(ctx context.Context, n ruc.Number, t wire.Trace, w wish
 	start := l.now()
 	f, err := l.find(ctx, n, t, w, who)
 	took := l.now().Sub(start)
-	line := l.log.Info()
+	var line *zerolog.Event
 	switch code := ruc.CodeOf(err); {
 	case err != nil:
 		l.metrics.failed(code, took)
+		level := zerolog.InfoLevel
 		if code == ruc.Internal {
-			line = l.log.Error()
+			level = zerolog.ErrorLevel
 		}
-		line = line.Err(err).Str("code", string(code))
+		line = l.log.WithLevel(level).Err(err).Str("code", string(code))
+	case f.layer == layerMemory:
+		l.metrics.answered(f.layer, f.found, took)
+		return f, nil
 	default:
 		l.metrics.answered(f.layer, f.found, took)
-		if f.layer == layerMemory {
-			return f, nil
+		log := &l.log
+		if f.layer == layer(l.store.Kind()) {
+			log = &l.hits
 		}
-		line = line.Str("layer", string(f.layer)).Bool("found", f.found)
+		line = log.Info().Str("layer", string(f.layer)).Bool("found", f.found)
 	}
 	if who.key != "" {
 		line = line.Str("key", who.key)
@@ -148,7 +167,7 @@ func (l *lookups) find(ctx context.Context, n ruc.Number, t wire.Trace, w wish, 
 
 // held returns an answer of the memory or the store that will do.
 func (l *lookups) held(ctx context.Context, n ruc.Number, w wish) (found, bool) {
-	if f, ok := l.memory(n, w); ok {
+	if f, ok := l.memory(n, w, l.now()); ok {
 		return f, true
 	}
 	return l.stored(ctx, n, w)

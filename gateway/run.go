@@ -85,10 +85,10 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	look := &lookups{
 		l1: memory, store: deps.Store, resolve: res, refresh: refresh, nc: deps.NATS, policy: cfg.Policy(),
-		timeout: cfg.RequestTimeout, staleAfter: cfg.StaleAfter, now: deps.Now, metrics: m, log: deps.Log,
+		timeout: cfg.RequestTimeout, staleAfter: cfg.StaleAfter, now: deps.Now, metrics: m, log: deps.Log, hits: sampledHits(deps.Log),
 	}
 	res.memory = func(n ruc.Number) (*held, bool) {
-		f, ok := look.memory(n, wish{})
+		f, ok := look.memory(n, wish{}, deps.Now())
 		return f.held, ok
 	}
 	watchers := newFeed(deps.Now, m)
@@ -153,7 +153,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		}
 	}
 	wg.Go(func() {
-		err := app.Listener(deps.HTTP)
+		err := app.Listener(lazyListener{deps.HTTP})
 		if err == nil && ctx.Err() == nil {
 			err = errors.New("the HTTP listener was closed") // which fasthttp takes for an orderly end
 		}

@@ -88,10 +88,11 @@ func (e *Error) Unwrap() error { return e.Err }
 // CodeOf returns the code that err carries: its own, Timeout for a passed
 // deadline, Internal for everything else. It returns "" for nil.
 func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
 	var e *Error
 	switch {
-	case err == nil:
-		return ""
 	case errors.As(err, &e):
 		return e.Code
 	case errors.Is(err, context.DeadlineExceeded):
