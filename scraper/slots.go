@@ -59,7 +59,8 @@ const (
 	// silentPause is the wait before the one retry after a reset or a silent
 	// timeout: two in a row are taken for a block.
 	silentPause = 2 * time.Second
-	// Between the second and the third attempt; the first retry is immediate.
+	// Between the second and the third attempt, out of regard for the site; the first retry
+	// is immediate, and so is one after a failure of the browser.
 	retryPauseMin, retryPauseMax = 200 * time.Millisecond, 500 * time.Millisecond
 	// storeRetryMax bounds the pause between two tries to store an event.
 	storeRetryMin, storeRetryMax = 100 * time.Millisecond, 2 * time.Second
@@ -326,10 +327,16 @@ func (s *slots) again(err error, attempts, mute int) (pause time.Duration, again
 		limit = min(limit, 2) // a changed page stays changed: one look at it on another tab
 	case code != ruc.Unavailable:
 		return 0, false
-	case attempts > 1:
+	case attempts > 1 && !ours(err):
 		pause = retryPauseMin + rand.N(retryPauseMax-retryPauseMin) //nolint:gosec // a pause is no secret
 	}
 	return pause, attempts < limit
+}
+
+// ours reports whether the browser failed, and not the site.
+func ours(err error) bool {
+	var v *sunat.VisitError
+	return errors.As(err, &v) && (v.Cause == sunat.CauseCrash || v.Cause == sunat.CauseLost)
 }
 
 // codeOf gives a failed attempt its code. A code that was given already counts.

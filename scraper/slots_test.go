@@ -3,6 +3,7 @@ package scraper
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -55,7 +56,7 @@ func TestSlot_TriesAgainByCause(t *testing.T) {
 		least  time.Duration
 	}{
 		"error pages":               {[]try{down}, 3, ruc.Unavailable, three + unavailable, 200 * time.Millisecond},
-		"crashes":                   {[]try{crash}, 3, ruc.Unavailable, three + unavailable, 200 * time.Millisecond},
+		"crashes":                   {[]try{crash}, 3, ruc.Unavailable, three + unavailable, 0},
 		"two error pages":           {[]try{down, down, good}, 3, "", "", 200 * time.Millisecond},
 		"one crash":                 {[]try{crash, good}, 2, "", "", 0},
 		"strange pages":             {[]try{strange}, 2, ruc.Changed, two + changed, 0},
@@ -100,6 +101,16 @@ func TestSlot_TriesAgainByCause(t *testing.T) {
 			}
 			eventually(t, "the job is gone", func() bool { return r.queued() == 0 })
 		})
+	}
+}
+
+func TestSlot_PausesForTheSiteAlone(t *testing.T) {
+	s := &slots{cfg: Config{Attempts: 3}}
+	for cause, rests := range map[sunat.Cause]bool{sunat.CauseCrash: false, sunat.CauseLost: false, sunat.CauseNetwork: true} {
+		pause, again := s.again(fmt.Errorf("visit: %w", &sunat.VisitError{Cause: cause}), 2, 0)
+		if !again || rests != (pause >= retryPauseMin && pause < retryPauseMax) || !rests && pause != 0 {
+			t.Errorf("%s: after the second attempt another one: %t, in %v", cause, again, pause)
+		}
 	}
 }
 

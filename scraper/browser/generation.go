@@ -13,6 +13,10 @@ import (
 // browser to be given up.
 const unstableWithin = 10 * time.Second
 
+// turnWait bounds how long a slot lets another one open its tab first: a tab takes 0.1 s, a
+// form that comes at once as long again, and one that does not is not waited for.
+const turnWait = 300 * time.Millisecond
+
 // generation is one browser and the slots that live in it. When the browser ends, all
 // its slots end, and the next generation starts afresh: nobody has to agree with
 // anybody on who restarts it.
@@ -27,6 +31,7 @@ type generation struct {
 	slots  sync.WaitGroup
 	opened atomic.Bool // a tab opened, so the browser works
 	parked chan struct{}
+	turn   chan struct{} // full while a slot opens its tab
 
 	wornOnce, parkedOnce sync.Once
 	visits               atomic.Int64
@@ -44,6 +49,7 @@ func newGeneration(b *Browser, c *chrome) *generation {
 		b:      b,
 		worn:   make(chan struct{}),
 		parked: make(chan struct{}),
+		turn:   make(chan struct{}, 1),
 	}
 	g.idle, g.drain = context.WithCancel(c.life)
 	g.age = time.AfterFunc(b.cfg.BrowserMaxAge, g.wearOut)
@@ -88,6 +94,21 @@ func (g *generation) tabFailed() {
 		g.end(errUnstable)
 	}
 	g.lastFailure = now
+}
+
+// takeTurn waits, for turnWait at most, until no other slot is opening a tab and loading
+// the form. Two that do so together are both later than the first one need be, which is
+// the one that callers wait for.
+func (g *generation) takeTurn() (giveUp func()) {
+	timer := time.NewTimer(turnWait)
+	defer timer.Stop()
+	select {
+	case g.turn <- struct{}{}:
+		return func() { <-g.turn }
+	case <-timer.C:
+	case <-g.idle.Done():
+	}
+	return func() {}
 }
 
 // mayReplace reports whether a slot may leave to replace a worn tab: one at a time, and

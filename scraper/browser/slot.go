@@ -19,6 +19,8 @@ type slot struct {
 	retry *backoff.ExponentialBackOff
 	// replacing is set while this slot replaces a worn tab.
 	replacing bool
+	// turn gives up the turn that this slot has taken to open a tab; nil without one.
+	turn func()
 }
 
 func newSlot(g *generation, index int) *slot {
@@ -29,6 +31,10 @@ func newSlot(g *generation, index int) *slot {
 func (s *slot) set(to dispatch.State) {
 	s.b.board.Move(s.state, to)
 	s.state = to
+	if s.turn != nil && to != dispatch.StateOpening && to != dispatch.StateWarming {
+		s.turn()
+		s.turn = nil
+	}
 	if to == dispatch.StateParked {
 		s.g.hasParked()
 		if s.replacing {
@@ -62,6 +68,7 @@ func (s *slot) run() {
 	defer closeOld()
 	for !s.over() {
 		s.set(dispatch.StateOpening)
+		s.turn = s.g.takeTurn()
 		t, err := s.g.openTab(s.b.now())
 		if err != nil {
 			if s.over() {
