@@ -41,13 +41,8 @@ func main() {
 	})
 }
 
-// ballastBytes are never touched and so take no memory, but count as heap: the collector
-// waits until about as much garbage is there, which for a heap of a few MiB without them is
-// dozens of times a second.
-const ballastBytes = 32 << 20
-
 func run(ctx context.Context, s settings, f service.Frame) error {
-	ballast := make([]byte, ballastBytes)
+	ballast := make([]byte, gateway.BallastBytes)
 	defer runtime.KeepAlive(ballast)
 	web, err := service.Listen(ctx, "HTTP_ADDR", s.HTTPAddr)
 	if err != nil {
