@@ -65,13 +65,13 @@ chaos: need-chromium need-redis ## one fault after the other in a running fleet,
 
 # Without the race detector: it would slow the replica, which answers from the test's process.
 .PHONY: soak
-soak: need-chromium need-redis ## 10,000 visits with faults in between, and a table of what grew (half an hour)
+soak: need-chromium need-redis ## 10,000 visits with faults in between, and a table of what grew (twenty minutes)
 	@cd deploy && go test -tags soak -count=1 -timeout 60m -v -run TestSoak ./e2e -full
 
 # Its flags go into BENCH: make bench BENCH='-only hits,frozen -json before.json'. Of its
-# time the soak takes half an hour, last; the losses one minute and a half.
+# time the soak takes twenty minutes, last; the losses one minute and a half.
 .PHONY: bench bench-compare
-bench: need-chromium need-redis ## the numbers to reach, measured beside the least programs; fails where a floor is not held (three quarters of an hour, most of it `make soak`)
+bench: need-chromium need-redis ## the numbers to reach, measured beside the least programs; fails where a floor is not held (half an hour, most of it `make soak`)
 	@go run ./deploy/cmd/bench $(BENCH)
 bench-compare: ## two files of bench -json side by side: make bench-compare A=before.json B=after.json
 	@go run ./deploy/cmd/bench compare '$(A)' '$(B)'
