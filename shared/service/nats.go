@@ -1,12 +1,15 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -72,6 +75,7 @@ func (c NATSConfig) Connect(role string, log zerolog.Logger, extra ...nats.Optio
 		// Beside the default one, _INBOX, which is for everybody else: so that a user may
 		// be given all of that and still reads no reply to a service.
 		nats.CustomInboxPrefix("_INBOX_" + role),
+		nats.SetCustomDialer(&soleDialer{Dialer: net.Dialer{Timeout: nats.DefaultTimeout}}),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
@@ -201,4 +205,26 @@ func (c NATSConfig) explainRefusal(err error) error {
 		refused.Mend = "set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, NATS_CREDS or NATS_NKEY; an all-in-one keeps its token in the file nats-token of DATA_DIR"
 	}
 	return refused
+}
+
+// soleDialer dials for one nats.Conn, which has one connection at a time, and closes the
+// one before. A connection on which the server hangs up before its greeting the library
+// (1.55) leaves to the garbage collector: ten sockets a second, while something in between
+// accepts for a server that is away.
+type soleDialer struct {
+	net.Dialer
+
+	mu   sync.Mutex
+	last net.Conn
+}
+
+func (d *soleDialer) Dial(network, address string) (net.Conn, error) {
+	c, err := d.DialContext(context.Background(), network, address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last != nil {
+		_ = d.last.Close() // mostly for the second time
+	}
+	d.last = c
+	return c, err
 }
