@@ -33,9 +33,12 @@ type reading struct {
 }
 
 // gatherer reads keys, many with one round trip where many are asked for at the same time.
-// A read that is alone is not held up. It is safe for concurrent use.
+// A read that is alone is not held up, and none waits behind a server that has said nothing
+// for a whole timeout. It is safe for concurrent use.
 type gatherer struct {
-	budget  time.Duration // of one round trip
+	timeout time.Duration // of the server
+	budget  time.Duration // of one round trip, with its connection
+	now     func() time.Time
 	queries chan query
 	begin   sync.Once // with the first read, or never
 	wg      sync.WaitGroup
@@ -43,8 +46,8 @@ type gatherer struct {
 	over    chan struct{}
 }
 
-func newGatherer(budget time.Duration) *gatherer {
-	return &gatherer{budget: budget, queries: make(chan query, gatherQueue), over: make(chan struct{})}
+func newGatherer(timeout, budget time.Duration, now func() time.Time) *gatherer {
+	return &gatherer{timeout: timeout, budget: budget, now: now, queries: make(chan query, gatherQueue), over: make(chan struct{})}
 }
 
 // close ends it, when c was closed. Later reads fail.
@@ -88,7 +91,28 @@ func (g *gatherer) run(c redis.UniversalClient) {
 		case q := <-g.queries:
 			batch = g.more(append(batch[:0], q))
 		}
-		g.read(c, batch)
+		began := g.now()
+		if err := g.read(c, batch); timedOut(err) && g.now().Sub(began) >= g.timeout {
+			g.dismiss(err)
+		}
+	}
+}
+
+// timedOut reports whether err says that something was waited for in vain.
+func timedOut(err error) bool {
+	var timeout interface{ Timeout() bool } // of the network's errors and of a context's
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// dismiss fails those who wait: they would ask what has just not answered.
+func (g *gatherer) dismiss(err error) {
+	for {
+		select {
+		case q := <-g.queries:
+			q.done <- reading{err: err}
+		default:
+			return
+		}
 	}
 }
 
@@ -107,10 +131,12 @@ func (g *gatherer) more(batch []query) []query {
 	return batch
 }
 
-func (g *gatherer) read(c redis.UniversalClient, batch []query) {
+// read answers the queries of batch, and returns the last one's error.
+func (g *gatherer) read(c redis.UniversalClient, batch []query) error {
 	if len(batch) == 1 { // within its own time
-		batch[0].done <- readingOf(c.Get(batch[0].ctx, batch[0].key))
-		return
+		r := readingOf(c.Get(batch[0].ctx, batch[0].key))
+		batch[0].done <- r
+		return r.err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.budget)
 	defer cancel()
@@ -120,9 +146,13 @@ func (g *gatherer) read(c redis.UniversalClient, batch []query) {
 		replies[i] = pipe.Get(ctx, q.key)
 	}
 	_, _ = pipe.Exec(ctx) // each reply has its own error
+	var last error
 	for i, q := range batch {
-		q.done <- readingOf(replies[i])
+		r := readingOf(replies[i])
+		q.done <- r
+		last = r.err
 	}
+	return last
 }
 
 func readingOf(reply *redis.StringCmd) reading {

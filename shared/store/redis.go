@@ -90,7 +90,7 @@ func NewRedis(cfg RedisConfig, source string, now func() time.Time, log zerolog.
 	quiet()
 	r := &Redis{cfg: cfg, source: source, now: now, log: log}
 	r.reader.options = cfg.readOptions(*o)
-	r.reads = newGatherer(cfg.budget())
+	r.reads = newGatherer(cfg.Timeout, cfg.budget(), now)
 	r.writer.options = cfg.writeOptions(*o)
 	r.breaker = gobreaker.NewCircuitBreaker[[]byte](gobreaker.Settings{
 		Interval: tripWindow, BucketPeriod: tripBucket, Timeout: openFor, MaxRequests: 1,
