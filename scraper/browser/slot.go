@@ -250,6 +250,7 @@ func (s *slot) visit(t *tab, j *dispatch.Job) string {
 		return verdictKeep
 	}
 	err = classify(j.Ctx, err, t)
+	p = p.For(j.Number)
 	j.Reply(p, err)
 
 	log := s.b.log.Debug()

@@ -111,6 +111,7 @@ func (s *slot) visit(j *dispatch.Job) {
 		return // the session is as it was
 	}
 	err = s.classify(j.Ctx, err)
+	p = p.For(j.Number)
 	j.Reply(p, err)
 
 	log := s.c.log.Debug()

@@ -1,12 +1,33 @@
 package sunat
 
-import "fmt"
+import (
+	"fmt"
+	"sync"
+
+	"github.com/rucflow/rucflow/shared/ruc"
+)
 
 // Page is one document as SUNAT sent it, already decoded to UTF-8.
 type Page struct {
 	URL    string // address of the document, without fragment
 	Status int    // HTTP status; 0 where the engine could not learn it
 	HTML   string
+
+	reading *reading // what Parse makes of it; nil where each Parse reads it again
+}
+
+// reading is a page's content for the one number that was asked for.
+type reading struct {
+	number ruc.Number
+	parse  func() (Result, error) // once
+}
+
+// For returns p as a page that was got by asking for n, of which Parse keeps what it finds:
+// a slot and its caller both look at it. The Result is shared by who parses it.
+func (p Page) For(n ruc.Number) Page {
+	plain := p
+	p.reading = &reading{n, sync.OnceValues(func() (Result, error) { return parse(plain, n) })}
+	return p
 }
 
 // Cause says why a visit brought no page. The set is closed; the words are metric

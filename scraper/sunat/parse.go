@@ -37,6 +37,13 @@ const MaxPageBytes = 1 << 20
 //
 // It is safe for concurrent use and never panics, whatever the page holds.
 func Parse(p Page, n ruc.Number) (Result, error) {
+	if p.reading != nil && p.reading.number == n {
+		return p.reading.parse()
+	}
+	return parse(p, n)
+}
+
+func parse(p Page, n ruc.Number) (Result, error) {
 	doc, err := read(p)
 	if err != nil {
 		return Result{}, err

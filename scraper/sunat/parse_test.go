@@ -101,6 +101,24 @@ func parse(t *testing.T, rows ...string) sunat.Result {
 	return got
 }
 
+func TestParse_ReadsAPageForItsNumberOnce(t *testing.T) {
+	p := sunat.Page{Status: 200, HTML: ficha(required("", pair("Padrones:", "UNO"))...)}.For(asked)
+	first, err := sunat.Parse(p, asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := sunat.Parse(p, asked)
+	if err != nil || &first.Record.Padrones[0] != &again.Record.Padrones[0] {
+		t.Errorf("read again: %v, %v", again, err)
+	}
+	if sunat.SessionLost(p, asked) {
+		t.Error("an answer is taken for a lost session")
+	}
+	if _, err := sunat.Parse(p, ruc.MustParse("20100047218")); ruc.CodeOf(err) != ruc.Changed {
+		t.Errorf("the page of another number: %v", err)
+	}
+}
+
 func TestParse_NameIsWhatFollowsTheFirstHyphen(t *testing.T) {
 	if got := parse(t, required("")...).Record.RazonSocial; got != "LA - EMPRESA: S.A.C.:" {
 		t.Errorf("razón social %q", got)
