@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -156,6 +157,9 @@ func (p Program[C]) main(args, environ []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 
+	if !frame.OpsPprof {
+		runtime.MemProfileRate = 0 // nobody can ask for the samples, whose table grows to 1.4 MiB
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	// Once told to stop, the default action of a further signal is back.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -66,6 +68,22 @@ func TestChoose_RunsTheCommandThatTheFirstArgumentNames(t *testing.T) {
 		code := choose(root, commands, strings.Fields(tc.args), nil, &stdout, &stderr)
 		if code != tc.code || stdout.String() != tc.stdout || !strings.Contains(stderr.String(), tc.stderr) || tc.stderr == "" && stderr.Len() > 0 {
 			t.Errorf("%q: %d, stdout %q, stderr %q", tc.args, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestProgram_SamplesMemoryWhereItsProfileCanBeHad(t *testing.T) {
+	rate := runtime.MemProfileRate
+	t.Cleanup(func() { runtime.MemProfileRate = rate })
+	for environ, want := range map[string]int{"OPS_PPROF=true": rate, "OPS_PPROF=false": 0} {
+		runtime.MemProfileRate = rate
+		got := -1
+		p := Program[struct{ Frame Config }]{
+			Name: "prog", Frame: func(c *struct{ Frame Config }) Config { return c.Frame },
+			Run: func(context.Context, struct{ Frame Config }, Frame) error { got = runtime.MemProfileRate; return nil },
+		}
+		if code := p.main(nil, []string{environ}, io.Discard, io.Discard); code != 0 || got != want {
+			t.Errorf("%s: exit %d, a sample for each %d bytes; want %d", environ, code, got, want)
 		}
 	}
 }
