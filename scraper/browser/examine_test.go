@@ -37,7 +37,11 @@ func TestExamine_StartsChromiumAndLeavesNothing(t *testing.T) {
 		"nothing":           {filepath.Join(t.TempDir(), "chromium"), "CHROME_PATH"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			temp := t.TempDir()
+			temp, err := os.MkdirTemp("", "") // with the test's name the full browser's socket has too long a path
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(temp) })
 			seen, err := browser.Examine(context.Background(), browser.Config{URL: "http://127.0.0.1:1/", ChromePath: tc.path, TempDir: temp}, zerolog.Nop())
 			var known *mend.Error
 			switch {

@@ -19,6 +19,15 @@ import (
 	"github.com/rs/zerolog"
 )
 
+func TestTokenAtOnce(t *testing.T) {
+	for _, at := range []bool{true, false} {
+		script := serve(t, Config{TokenAtOnce: at}).do(t.Context(), "GET", "/"+tokenScript, "", "")
+		if !strings.Contains(string(script.body), "execute: function") || strings.HasPrefix(string(script.body), "var replicaTokenAtOnce = true;") != at {
+			t.Errorf("TokenAtOnce %v: %d %s", at, script.status, script.body)
+		}
+	}
+}
+
 func TestRoutes(t *testing.T) {
 	s := serve(t, Config{})
 	const noCache, aDay = "no-cache", "max-age=86400"
