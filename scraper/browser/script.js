@@ -87,5 +87,7 @@
     const list = document.querySelector('.list-group');
     if (list) report('result', excerpt(list));
     else report('other', document.documentElement.outerHTML.slice(0, LIMIT));
+    // It has said what it is. Its scripts, which come after this, have little to lay out.
+    document.documentElement.style.display = 'none';
   });
 })();
