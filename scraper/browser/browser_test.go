@@ -127,7 +127,6 @@ func TestVisit_FailuresHaveTheirCause(t *testing.T) {
 	}{
 		{replica.FaultHang, sunat.CauseSilent, attempt, attempt + time.Second},
 		{replica.FaultHalfOpen, sunat.CauseSilent, attempt, attempt + time.Second},
-		{replica.FaultLoop, sunat.CauseSilent, attempt, attempt + time.Second},
 		{replica.FaultReset, sunat.CauseReset, 0, attempt},
 	}
 	s := newSite(t, replica.Config{})
@@ -149,19 +148,12 @@ func TestVisit_FailuresHaveTheirCause(t *testing.T) {
 			}
 		})
 	}
-	t.Run("no renderer burns on", func(t *testing.T) {
-		eventually(t, "renderers at rest", func() bool {
-			before := ticks(r.of(t, "renderer"))
-			<-time.After(200 * time.Millisecond) // the measure itself: CPU time over a span
-			return ticks(r.of(t, "renderer"))-before <= 4
-		})
-	})
 }
 
 func TestVisit_PopupLeavesNoTarget(t *testing.T) {
 	s := newSite(t, replica.Config{})
 	r := start(t, s, nil)
-	s.fail(t, replica.Fault{Kind: replica.FaultPopup, On: replica.OnResult})
+	s.fail(t, replica.Fault{Kind: replica.FaultPopup, On: replica.OnForm})
 	r.ready(t, 2)
 	before := len(r.of(t, "renderer"))
 	for range 4 {

@@ -79,6 +79,34 @@ func TestVisit_AFormThatWaitsForAFrame(t *testing.T) {
 	})
 }
 
+func TestVisit_AScriptWithoutAnEnd(t *testing.T) {
+	const attempt = 2 * time.Second
+	r := start(t, newOwnSite(t, "for (;;);", html("")), func(c *browser.Config) { c.AttemptTimeout = attempt })
+	began := time.Now()
+	_, err := r.Visit(t.Context(), company, nil)
+	wantCause(t, err, sunat.CauseSilent)
+	if took := time.Since(began); took < attempt || took > attempt+time.Second {
+		t.Errorf("took %s", took)
+	}
+	eventually(t, "renderers at rest", func() bool {
+		before := ticks(r.of(t, "renderer"))
+		<-time.After(200 * time.Millisecond) // the measure itself: CPU time over a span
+		return ticks(r.of(t, "renderer"))-before <= 4
+	})
+}
+
+// An answer's scripts do not run; it is told as it came, and the form's run the next time too.
+func TestVisit_AnswersScriptsArePutAside(t *testing.T) {
+	const page = `<script>document.title = 'ran'</script><script type="module" src="popup"></script><p id="p"></p><script defer="">for (;;);</script>`
+	r := start(t, newOwnSite(t, submitForm, html(page)), nil)
+	for range 4 {
+		p := r.visit(t, company)
+		if !strings.Contains(p.HTML, page) || !strings.Contains(p.HTML, "<title>own</title>") {
+			t.Fatalf("page:\n%s", p.HTML)
+		}
+	}
+}
+
 // The question whether to leave a page is asked by the browser itself.
 func TestVisit_NativeDialogIsAccepted(t *testing.T) {
 	r := start(t, newOwnSite(t, "onbeforeunload = () => 'stay?'; "+submitForm, html("")), nil)
@@ -95,7 +123,7 @@ func TestVisit_NativeDialogIsAccepted(t *testing.T) {
 
 // A window that does not come through window.open gets past the script, and is closed.
 func TestVisit_WindowOfALinkIsClosed(t *testing.T) {
-	s := newOwnSite(t, submitForm, html(`<a target="_blank" rel="opener" href="popup"></a><script>document.querySelector('a').click()</script>`))
+	s := newOwnSite(t, submitForm, html(`<body onload="document.querySelector('a').click()"><a target="_blank" rel="opener" href="popup"></a>`))
 	r := start(t, s, nil)
 	r.ready(t, 2)
 	before := len(r.of(t, "renderer"))

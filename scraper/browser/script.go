@@ -16,6 +16,9 @@ import (
 // that no page can know it.
 var binding = "r" + rand.Text()
 
+// asked is the tab's name from the query on until the document that answers it.
+var asked = "a" + rand.Text()
+
 //go:embed script.js
 var scriptSource string
 
@@ -23,6 +26,7 @@ var scriptSource string
 func documentScript(fetch bool) string {
 	return strings.NewReplacer(
 		"BINDING", `"`+binding+`"`,
+		"ASKED", `"`+asked+`"`,
 		"FETCH", strconv.FormatBool(fetch),
 		"MAXBYTES", strconv.Itoa(sunat.MaxPageBytes),
 	).Replace(scriptSource)
@@ -85,8 +89,9 @@ func submitScript(n ruc.Number) string {
 	field.value = '%s';
 	field.dispatchEvent(new Event('input', {bubbles: true}));
 	field.dispatchEvent(new Event('change', {bubbles: true}));
+	window.name = '%s';
 	document.getElementById('btnAceptar').click();
-})()`, n)
+})()`, n, asked)
 }
 
 // invalidNumberAlert is what the form says to a number that fails its own check

@@ -21,6 +21,23 @@
 
   if (window !== window.top || location.protocol === 'about:' || typeof push !== 'function') return;
 
+  // The scripts of an answer say nothing of the number, and each costs the visit time, an
+  // endless one all of it: they are put aside as they come, before they run. An answer is
+  // told by the name that submitScript gave the tab and by its referrer, which a document
+  // that the tab was sent to has not: the form needs its scripts.
+  const aside = new Map(); // scripts and the types that they had
+  const putAside = new MutationObserver((changes) => {
+    for (const {addedNodes} of changes) {
+      for (const node of addedNodes) {
+        if (node.localName !== 'script') continue;
+        aside.set(node, node.getAttribute('type'));
+        node.type = 'text/plain';
+      }
+    }
+  });
+  if (window.name === ASKED && document.referrer) putAside.observe(document, {childList: true, subtree: true});
+  window.name = '';
+
   const LIMIT = 64 * 1024; // of the HTML of a page that is not a result, in characters
   const doc = Math.random().toString(36).slice(2) + Date.now().toString(36); // names this document
 
@@ -72,6 +89,10 @@
   };
 
   document.addEventListener('DOMContentLoaded', () => {
+    putAside.disconnect();
+    for (const [node, type] of aside) {
+      if (type === null) node.removeAttribute('type'); else node.type = type;
+    }
     const field = document.getElementById('txtRuc');
     if (field && document.getElementById('btnAceptar')) {
       // The page's own script makes the token, checks the number and fills in the form.
