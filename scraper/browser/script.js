@@ -31,7 +31,7 @@
       for (const node of addedNodes) {
         if (node.localName !== 'script') continue;
         aside.set(node, node.getAttribute('type'));
-        node.type = 'text/plain';
+        node.setAttribute('type', 'text/plain');
       }
     }
   });
@@ -91,7 +91,7 @@
   document.addEventListener('DOMContentLoaded', () => {
     putAside.disconnect();
     for (const [node, type] of aside) {
-      if (type === null) node.removeAttribute('type'); else node.type = type;
+      if (type === null) node.removeAttribute('type'); else node.setAttribute('type', type);
     }
     const field = document.getElementById('txtRuc');
     if (field && document.getElementById('btnAceptar')) {
@@ -108,7 +108,7 @@
     const list = document.querySelector('.list-group');
     if (list) report('result', excerpt(list));
     else report('other', document.documentElement.outerHTML.slice(0, LIMIT));
-    // It has said what it is. Its scripts, which come after this, have little to lay out.
+    // It has said what it is, and need not be laid out for whatever comes after this.
     document.documentElement.style.display = 'none';
   });
 })();
